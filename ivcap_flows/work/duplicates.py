@@ -131,9 +131,10 @@ async def duplicates_on_ivcap(client: IvcapClient, journal: Journal) -> tuple[li
 
 
 async def _orders(client: IvcapClient, seen: ByKey) -> None:
+    account = await client.account()
     for order in [order async for order in ORDERS.newest(client)][::-1]:
         key = ORDERS.key(order)
-        if key is not None:
+        if key is not None and order.account in (None, account):
             seen.add(key, order.urn, "order", without_key(order.name) or None)
 
 
@@ -205,6 +206,7 @@ async def _jobs(client: IvcapClient, journal: Journal, claimed: Set[str]) -> lis
     `claimed` are the URNs that idempotency records name.
     """
     rows, redaction = await _done(client, journal, "job", only="sent again"), journal.redaction
+    account = await client.account()
     listed = [job async for job in JOBS.newest(client)] if rows else []
     claimed = claimed | await journal.ask(journal.intents.outcomes_of_others, "", [job.urn for job in listed])
     services = {row.request["service"] for row in rows}
@@ -214,7 +216,8 @@ async def _jobs(client: IvcapClient, journal: Journal, claimed: Set[str]) -> lis
         # Our own job could be read.
         with suppress(ForbiddenError, NotFoundError):
             whole = await JOBS.read(client, job.urn, ivcap_urn("service", str(job.service)))
-            return fingerprint(redaction.of(JOBS.shown(whole)))
+            if whole.account in (None, account):
+                return fingerprint(redaction.of(JOBS.shown(whole)))
         return None
 
     alike = list(zip(free, await all_of(asked, free), strict=True))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.errors import ForbiddenError, PlatformError
+from ivcap_flows.errors import ForbiddenError, NotFoundError, PlatformError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id, short_run, without_key
 from ivcap_flows.journal.rows import COMES_BACK
@@ -209,12 +209,12 @@ async def _looked_at(client: IvcapClient, orphan: Orphan, urn: str) -> Orphan:
 
 
 async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
-    """Return running orders and jobs that this package placed and that this journal does not know.
+    """Return running orders and jobs of the account that this package placed and that this journal does not know.
 
     They belong to other journals, whose runs may wait for them. Reads the newest `LOOKED_AT` orders, jobs and
     idempotency records of the account.
     """
-    records = await _idempotency_records(client)
+    records, account = await _idempotency_records(client), await client.account()
     known = {row.urn for row in journal.intents.where(limit=None) if row.urn is not None}
     known |= {urn for row in journal.intents.where(only="twice", limit=None) for urn in row.duplicates}
     keys = {short_id(row.key) for noun in KINDS for row in journal.intents.where(noun=noun, limit=None)}
@@ -223,9 +223,19 @@ async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
         async for record in kind.newest(client):
             named = kind.key(record)
             ours = (named is not None or record.urn in records) and record.urn not in known and named not in keys
-            if ours and record.status not in TERMINAL:
+            if ours and record.status not in TERMINAL and await _is_its(client, kind, record, account):
                 found.append(_foreign(kind, record, records.get(record.urn, {})))
     return found
+
+
+async def _is_its(client: IvcapClient, kind: WorkKind[Any], record: OrderRecord | JobRecord, account: str) -> bool:
+    """Whether listed work is the account's. A list of jobs does not say whose they are."""
+    if record.account is None:
+        try:
+            record = await kind.read(client, record.urn, ivcap_urn("service", record.service) if record.service else "")
+        except (ForbiddenError, NotFoundError):
+            return False
+    return record.account in (None, account)
 
 
 async def _idempotency_records(client: IvcapClient) -> dict[str, Mapping[str, Any]]:

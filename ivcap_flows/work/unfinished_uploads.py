@@ -28,23 +28,23 @@ async def unfinished_uploads(client: IvcapClient, journal: Journal) -> AsyncIter
     account = await client.account()
     async for item in client.artifacts.list(limit=_LOOKED_AT):
         when = item.created_at
-        # An artifact of no bytes may stay pending; it lacks nothing.
-        if item.status not in ("pending", "partial") or item.size == 0 or item.urn in named:
+        if item.complete or item.status == "error" or item.urn in named:
             continue
         if when is not None and since is not None and when >= since:
             continue
         try:
             record = await client.artifacts.read(item.urn)
+            if record.account not in (None, account) or record.status != item.status:
+                continue
             sent = await client.artifacts.offset(record)
         except NotFoundError:
             continue
-        if record.account in (None, account) and record.status == item.status:
-            of = "an unknown number of" if record.known_size is None else record.known_size
-            yield (
-                f"unfinished upload: {record.urn} ({record.name}), {record.status} with {sent} of {of} bytes, "
-                f"{_age(when, client.time)}; no upload in this journal continues it. IVCAP cannot delete artifacts: "
-                f"leave it, or send the rest with `ivcap artifact upload {record.urn} -f <file>`"
-            )
+        of = "an unknown number of" if record.known_size is None else record.known_size
+        yield (
+            f"unfinished upload: {record.urn} ({record.name}), {record.status} with {sent} of {of} bytes, "
+            f"{_age(when, client.time)}; no upload in this journal continues it. IVCAP cannot delete artifacts: "
+            f"leave it, or send the rest with `ivcap artifact upload {record.urn} -f <file>`"
+        )
 
 
 def _open_uploads(journal: Journal) -> tuple[set[str], datetime | None]:

@@ -340,12 +340,12 @@ parked: the run nightly of nightly waits for 1 order (north) and wakes at …
     transcript(own_record, named)
 
 
-def begin(name, size=10):
+def begin(name, size=10, token="IVCAP_JWT", policy=None):
     """An artifact without bytes."""
 
     async def create():
-        async with IvcapCredentials.from_environment().get_client() as client:
-            return (await client.artifacts.create(name=name, media_type="text/csv", size=size)).urn
+        async with IvcapCredentials(url=os.environ["IVCAP_URL"], token=os.environ[token]).get_client() as client:
+            return (await client.artifacts.create(name=name, media_type="text/csv", size=size, policy=policy)).urn
 
     return loop.run(create())
 
@@ -358,10 +358,14 @@ def upload(journal, progress):
 
 
 def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, transcript, embedded_platform, journal):
-    """With size, age, and what to do. What an open upload names goes on, and so may what was begun since."""
+    """With size, age, and what to do. What an open upload names goes on, and so may what was begun since. Nor is that
+    of a colleague named.
+    """
     embedded_platform.set_clock(datetime.now(timezone.utc) - timedelta(seconds=5))
     left = {size: begin("left-behind.csv", size) for size in (10, -1)}
+    theirs = begin("of-a-colleague.csv", token="IVCAP_JWT_2", policy="urn:ivcap:policy:ivcap.open.artifact")
     embedded_platform.reset_clock()
+    embedded_platform.add_fault(method="HEAD", path=theirs.rpartition(":")[2], status=403)
     for size, artifact in left.items():
         named = """
 $ doctor
@@ -370,6 +374,7 @@ unfinished upload: {artifact} (left-behind.csv), … 0 of {size} bytes, … s ol
 …
 """
         transcript(ivcap_flows, named, artifact=artifact, size="an unknown number of" if size < 0 else size)
+    assert theirs not in ivcap_flows("doctor").out
     first = left[10]
     row = upload(journal, None)
     after = begin("just-begun.csv")

@@ -109,6 +109,9 @@ def doctor(capsys):
     return look
 
 
+OPEN_METADATA, OPEN_SERVICE = (f"urn:ivcap:policy:ivcap.open.{noun}" for noun in ("metadata", "service"))
+
+
 def naming(notes, *urns):
     return [note for note in notes if all(urn in note for urn in urns)]
 
@@ -456,6 +459,28 @@ def test_what_others_made_too_is_named_and_what_is_meant_is_not(
     [said] = naming(notes, ours.urn, theirs)
     assert f"{ours.urn} (by this journal)" in said and f"{theirs} (by" not in said
     assert not [note for note in notes if "made twice" in note and any(each.urn in note for each in meant)]
+
+
+def test_a_job_of_another_account_is_no_late_one(
+    effects, in_script, soon_missing, lose, unique, doctor, second_account
+):
+    """An equal one that a colleague has opened to all, since a list of jobs does not say whose they are."""
+
+    async def ask_by_hand():
+        async with second_account.get_client() as client:
+            service = await client.services.by_name("echo")
+            job = (await client.jobs.request(service.urn, {"message": unique}, policy=OPEN_SERVICE)).urn
+            status = {"status": "executing", "service-id": service.urn}
+            await client.aspects.add(job, "urn:ivcap:schema:job.2", status, policy=OPEN_METADATA)
+            return job
+
+    lose("job")
+    kept = in_script(lambda: tasks.request_job("echo", {"message": unique}))
+    theirs = loop.run(ask_by_hand())
+    effects.embedded.clear_faults()
+    effects.embedded.advance_clock(120)
+    [said] = naming(doctor()[1], kept.urn)
+    assert theirs not in said
 
 
 def test_uploads_without_bytes_may_be_pending(effects, on_platform, unique, leave_pending):

@@ -11,8 +11,14 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from ivcap_flows.tasks import place_order
+from ivcap_flows import loop
+from ivcap_flows.capture import use_journal
+from ivcap_flows.identity import INTENT_SCHEMA
+from ivcap_flows.tasks import place_order, request_job
 from ivcap_flows.tasks.orphan_report import KEY, report_orphans
+from ivcap_flows.work.orphans import elsewhere
+
+OPEN_METADATA = "urn:ivcap:policy:ivcap.open.metadata"
 
 
 def test_the_report_is_deployed():
@@ -23,6 +29,28 @@ def test_the_report_is_deployed():
     module, _, name = report["entrypoint"].partition(":")
     assert getattr(import_module(module), name) is report_orphans
     assert report["concurrency_limit"]["collision_strategy"] == "ENQUEUE" and report["schedules"]
+
+
+def test_what_others_opened_to_all_is_no_orphan(in_script, effects, other_journal, on_platform, second_account):
+    """Of running orders and jobs that this journal does not know, those of the own account are listed."""
+
+    def asked(**options):
+        return [start("sleep", {"seconds": 20}, **options).urn for start in (place_order, request_job)]
+
+    async def open_records():
+        async with second_account.get_client() as client:
+            for urn in theirs:
+                await client.aspects.add(urn, INTENT_SCHEMA, {"urn": urn}, policy=OPEN_METADATA)
+            status = {"status": "executing", "service-id": (await client.services.by_name("sleep")).urn}
+            await client.aspects.add(theirs[1], "urn:ivcap:schema:job.2", status, policy=OPEN_METADATA)
+
+    with use_journal(other_journal):
+        ours = in_script(asked)
+        policy = "urn:ivcap:policy:ivcap.open.service"
+        theirs = in_script(lambda: asked(credentials=second_account, policy=policy))
+    loop.run(open_records())
+    listed = {orphan.urn for orphan in on_platform(lambda client: elsewhere(client, effects.journal))}
+    assert set(ours) <= listed and not listed & set(theirs)
 
 
 def test_the_orphans_are_a_table_in_prefect(in_flow, effects, unique, monkeypatch, caplog):
