@@ -122,8 +122,9 @@ class Effect(ABC, Generic[T]):
     - `name`: the user's name for the effect; not a part of the key.
     - `spends`: whether the effect counts against the run's limit.
     - `look_first`: look for the effect before the first send, since the platform's answer is certain.
-    - `bears_key`: the effect shows its key on the platform. One that the journal does not know is looked for before the
-      first send, since another journal may have made it. `find` limits the look for an intent that was not sent.
+    - `bears_key`: the effect shows its key on the platform. One that the journal does not know, or knows to be refused
+      or failed, is looked for before it is sent, since another journal may have made it; not if the user has decided
+      that it is sent. `find` limits the look for an intent that was not sent.
     - `limit`: shared by all effects of a kind. An effect waits for its turn, and only then is marked as sent. The turn
       lasts until the reply, or until progress is stored.
     - `resumable`: if progress is stored, continue with `send` instead of looking.

@@ -60,7 +60,7 @@ async def preview(
         if there is not None and there.get("urn") is not None:
             note("adopted", str(there["urn"]), "idempotency record")
             return Performed(effect.decode(there.get("outcome")), "adopted", key, "adopted")
-        if effect.look_first or (effect.bears_key and (newest is None or newest.state == "claimed")):
+        if effect.look_first or (effect.bears_key and not intent.wanted_anew):
             found = await effect.find(await _unwritten(wanted, journal))
             if found:
                 note("adopted", found[0].urn, "the platform")

@@ -122,6 +122,7 @@ class Submission(Generic[T]):
         self.urn: str | None = None
         self._new = claim.kind == "new"
         self._resent = claim.resent
+        self._wanted_anew = claim.wanted_anew
         self._looked = False
         self._clock = clock
         self._record = IntentRecord(claim.intent, idempotency_records, journal_id=journal.id, flow=flow)
@@ -159,7 +160,7 @@ class Submission(Generic[T]):
                 doubt = "there is an earlier idempotency record under this key"
                 self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, doubt, self._time)
             return await self._look_for_it(turn * self.effect.visibility_delay)
-        if new and (self.effect.look_first or (self.effect.bears_key and not self._resent)):
+        if new and (self.effect.look_first or (self.effect.bears_key and not self._wanted_anew)):
             # The idempotency record has just been read.
             return await self._adopt(await self.effect.find(self.intent))
         return None

@@ -117,7 +117,7 @@ class Claims(KnownIntents):
         connection.execute(_TAKE, {"b_key": row.key, **values})
         if row.state == "dropped" or (kind == "new" and not row.spends):
             self._check_limit(connection, wanted, spend_limit)
-        return Claim(kind, taken, resent=row.state == "dropped")
+        return Claim(kind, taken, resent=row.state == "dropped", wanted_anew=row.wanted_anew)
 
     def _taken_over(self, row: IntentRow, wanted: NewIntent, holder: ProcessRow | None) -> tuple[Any, IntentRow]:
         """Return the kind and the row of a claim on an intent that nobody holds."""

@@ -324,6 +324,11 @@ class IntentRow:
         return self.state == "dropped" and self.error == GIVEN_UP
 
     @property
+    def wanted_anew(self) -> bool:
+        """Whether the user has decided that it is requested again, even if the platform shows an effect."""
+        return self.state == "dropped" and self.error in (FORGOTTEN, RESEND, WRITTEN_OFF)
+
+    @property
     def standing(self) -> str:
         """What a user is told: the platform's status, or the state."""
         return self.status or ("in doubt" if self.in_doubt else self.state)
@@ -335,12 +340,13 @@ class Claim:
 
     `new`: granted, and certainly nothing was sent; `doubt`: granted, but a request may have left; `kept`: the effect
     exists, see the intent's outcome; `held`: a live process holds it; `given up`: the user has given it up. `resent` is
-    true if an earlier request was dropped.
+    true if an earlier request was dropped, `wanted_anew` if that was the user's decision.
     """
 
     kind: Literal["new", "doubt", "kept", "held", "given up"]
     intent: IntentRow
     resent: bool = False
+    wanted_anew: bool = False
 
 
 @dataclass(frozen=True)

@@ -490,11 +490,11 @@ def a_changed_request_is_not_named(patch: SetAttribute) -> None:
 def no_look_before_the_first_send(patch: SetAttribute) -> None:
     begin = Submission.__init__
 
-    def as_if_resent(self: Submission[Any], *arguments: Any, **options: Any) -> None:
+    def as_if_wanted_anew(self: Submission[Any], *arguments: Any, **options: Any) -> None:
         begin(self, *arguments, **options)
-        self._resent = True
+        self._wanted_anew = True
 
-    patch(Submission, "__init__", as_if_resent)
+    patch(Submission, "__init__", as_if_wanted_anew)
 
 
 def a_look_without_bounds(patch: SetAttribute) -> None:

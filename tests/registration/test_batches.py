@@ -288,6 +288,24 @@ def test_only_what_was_refused_is_sent_again(
     assert register(rows).is_whole and len(lodged(name)) == 3 and len(asked("model_run/register")) == 1
 
 
+@pytest.mark.parametrize("again_by", ["a batch", "a task"])
+def test_what_another_journal_registers_after_a_failure_is_found(
+    register, rows_of, other_journal, lodged, asked, failing_jobs, embedded_platform, by_task, again_by
+):
+    """The journal knows only that its job failed. A batch finds the run by the look that it begins with."""
+    name, rows = rows_of(2, orders=True)
+    with failing_jobs(f"{name} 0"):
+        assert register(rows).failed == 1
+    assert register(rows, other_journal).is_whole
+    embedded_platform.forget_requests()
+    if again_by == "a batch":
+        assert register(rows).is_whole
+        assert len([*itertools.groupby(asked("/list"), lambda each: each["path"])]) == 2
+    else:
+        by_task(rows[0])
+    assert len(lodged(name)) == 2
+
+
 @pytest.mark.long
 @pytest.mark.timeout(60)
 def test_a_refusal_while_rows_are_claimed(register, rows_of, sqlite_journal, lodged, embedded_platform, monkeypatch):

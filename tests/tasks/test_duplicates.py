@@ -19,6 +19,8 @@ from ivcap_flows import loop, tasks
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
+from ivcap_flows.durable import plan
+from ivcap_flows.errors import BadRequestError
 from ivcap_flows.identity import CONTENT_SCHEMA, short_id
 from ivcap_flows.ivcap import idempotency_records
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
@@ -213,6 +215,37 @@ def test_a_new_journal_finds_what_is_there(in_script, effects, make, other_journ
         in_script(lambda: again(("order", "small upload", "large upload", "mint", "model run")))
     effects.embedded.add_fault(path="^/1/aspects", status=403)
     in_script(lambda: again(("model run", "registry item", "dataset")))
+
+
+@pytest.mark.catches("no look before the first send")
+def test_what_another_journal_made_after_a_refusal_is_found(in_script, effects, make, other_journal):
+    """The journal knows only that its own request was refused. What is there is found, also by a plan, until the user
+    has it forgotten."""
+    kinds = ("model run", "registry item", "dataset")
+
+    def refused():
+        for kind in kinds:
+            with pytest.raises(BadRequestError):
+                make(kind)
+
+    def again():
+        return [make(kind).urn for kind in kinds]
+
+    effects.embedded.add_fault(path="^/1/aspects", status=403)
+    for path in MAKES:
+        effects.embedded.add_fault(method="POST", path=f"{path}$", status=400, count=1)
+    in_script(refused)
+    effects.embedded.clear_faults()
+    effects.embedded.add_fault(path="^/1/aspects", status=403)
+    with use_journal(other_journal):
+        made = in_script(again)
+    with plan() as planned:
+        in_script(again)
+    assert [effect.urn for effect in planned.effects if effect.source == "adopted"] == made
+    assert in_script(again) == made
+    for row in [row for kind in kinds for row in effects.intents(kind) if row.urn in made]:
+        effects.journal.decisions.forget(row.key)
+    assert not {*in_script(again)} & {*made}
 
 
 MAKES = ("/1/orders", "/1/artifacts", "/create", "/mint-dataset", "/model_run/register")
