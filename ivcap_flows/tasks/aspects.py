@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import mark_existing
 from ivcap_flows.durable import Effect, Found, MatchedBy, Performed, Resume, look_since
-from ivcap_flows.errors import InputError, SupersededError
+from ivcap_flows.errors import InputError, NotFoundError, SupersededError
 from ivcap_flows.handles import Aspect, Handle
 from ivcap_flows.identity import OncePer, fingerprint
 from ivcap_flows.ivcap.aspects import AspectRecord
@@ -113,12 +113,20 @@ async def _update_aspect(
     replaces = [record.urn for record in before]
     effect = _replacing(call, pair, replaces, None)
     done = await call.perform(effect)
-    while done.how == "kept" and done.value.urn not in {r.urn for r in await _active(call, about, schema_urn)}:
+    while done.how == "kept" and await _has_ended(call, done.value.urn):
         # The journal's outcome is an equal update of this run whose aspect was retracted or replaced since: send anew.
         effect = _replacing(call, pair, replaces, done.value.urn)
         done = await call.perform(effect)
     await _retract_replaced(call, done, effect)
     return done.value.model_copy(update={"content": document})
+
+
+async def _has_ended(call: IvcapCall, urn: str) -> bool:
+    """Return whether an aspect of ours was retracted or replaced. One that is not found does not show yet."""
+    try:
+        return not (await call.client.aspects.read(urn)).active
+    except NotFoundError:
+        return False
 
 
 async def _retract_replaced(call: IvcapCall, done: Performed[Aspect], effect: Effect[Aspect]) -> None:

@@ -82,6 +82,28 @@ def test_a_retraction_is_idempotent(in_script, effects, entity):
     assert len([r for r in effects.embedded.requests("DELETE") if r["path"].startswith("/1/aspects/")]) == 1
 
 
+@pytest.mark.parametrize("late", ["late_visibility", "late_in_lists"])
+def test_an_update_that_does_not_show_yet_is_not_sent_again(in_script, effects, entity, late):
+    """Also where a deployment only adds aspects. Once it shows and is retracted, an equal one is made anew."""
+    effects.embedded.add_fault(method="PUT", path="^/1/aspects$", status=403)
+    effects.embedded.add_fault(method="POST", path="^/1/aspects$", **{late: 60})
+
+    def update():
+        return update_aspect(entity, {"n": 1}, schema=SCHEMA)
+
+    def body():
+        made = [update(), update()]
+        effects.embedded.clear_faults()
+        effects.embedded.advance_clock(61)
+        made.append(update())
+        assert list_aspects(entity) == made[:1]
+        retract_aspect(made[0])
+        return made, update()
+
+    made, anew = in_script(body)
+    assert made == made[:1] * 3 and anew.urn != made[0].urn
+
+
 KILLED = """
 import os, signal, sys
 from prefect import flow
