@@ -36,7 +36,7 @@ def read_yaml(path: Path, kind: TypeAdapter[T], what: str) -> T:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"The {what} in {path} cannot be read ({reason}).", path=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"The {what} in {path} are not valid YAML: {error}", path=str(path)) from error
     try:
         return kind.validate_python(value)
@@ -65,12 +65,12 @@ def _value(text: str) -> Any:
 
 
 def _tree(text: str) -> Node | None:
-    """Return the content with its places; None for JSON that is not YAML."""
+    """Return the content with its places; None for JSON that is not YAML, or too deep."""
     import yaml
 
     try:
         return yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return None
 
 

@@ -8,10 +8,9 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import yaml
-from pydantic import ValidationError
+from pydantic import BeforeValidator, TypeAdapter
 
 from ivcap_flows.errors import ConfigurationError, InputError
 from ivcap_flows.identity import digest
@@ -22,6 +21,7 @@ from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.ro_crate import Crate
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
 from ivcap_flows.provenance.ro_crate_words import CONTEXT, PACKAGES, PROV, README, VERSION, Entity
+from ivcap_flows.registration.yaml_file import read_yaml
 from ivcap_flows.sinks.base import shareable
 from ivcap_flows.sinks.contents import Contents
 from ivcap_flows.whole_file import whole_file
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_terms", "write_crate", "write_zip"]
 
+_TERMS: Final = TypeAdapter(Annotated[CrateTerms, BeforeValidator(lambda value: value or {})])
 _SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -71,11 +72,8 @@ def write_zip(run: RunRow, graph: Graph, file: Path, terms: CrateTerms | None = 
 
 
 def read_terms(path: Path) -> CrateTerms:
-    """Read the terms of a crate from a YAML file. Raises InputError, with every fault, if the file cannot be used."""
-    try:
-        return CrateTerms.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        raise InputError(f"{path} cannot be used as the terms of a crate: {' '.join(str(error).split())}") from error
+    """Read the terms of a crate from a YAML file; an empty one states none. Raises InputError as `read_yaml`."""
+    return read_yaml(path, _TERMS, "terms of the crate")
 
 
 def _write(run: RunRow, graph: Graph, put: Callable[[str, bytes], None], terms: CrateTerms | None) -> None:

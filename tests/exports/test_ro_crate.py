@@ -23,6 +23,7 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.identity import digest
 from ivcap_flows.provenance import Graph
 from ivcap_flows.provenance.names import uri
+from ivcap_flows.provenance.ro_crate_terms import CrateTerms
 from ivcap_flows.sinks import FolderSink, contents
 from ivcap_flows.sinks.folder import text_of
 from ivcap_flows.sinks.ro_crate import read_terms, write_crate
@@ -166,10 +167,14 @@ def test_what_only_the_user_can_state_is_not_invented(world, validator, tmp_path
     assert "not stated" not in [told[root[name]["@id"]]["name"] for name in ("license", "publisher", "author")]
 
 
-@pytest.mark.parametrize("text", ["licence: MIT", "author: Ada", "[", "organisation: {name: Example}"])
+@pytest.mark.parametrize(
+    "text", ["licence: MIT", "author: Ada", "[", "license: 2024-02-30", "organisation: {name: Example}"]
+)
 def test_terms_that_cannot_be_used_are_refused(tmp_path, text):
-    """A misspelt or incomplete statement is named with its file."""
+    """A misspelt or incomplete statement is named with its file. An empty file states nothing."""
     path = tmp_path / "terms.yaml"
+    path.touch()
+    assert read_terms(path) == CrateTerms()
     path.write_text(text)
     with pytest.raises(InputError, match=r"terms\.yaml"):
         read_terms(path)

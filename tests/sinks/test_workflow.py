@@ -89,6 +89,10 @@ def test_a_file_or_module_without_workflows_is_refused_by_its_name(tmp_path, mon
     for text, words in (
         (None, "cannot be read"),
         ("a: [", "are not valid YAML"),
+        ("a: 2024-02-30", "are not valid YAML: day is out of range"),
+        ("a: !!int x", "are not valid YAML"),
+        ("[" * 100_000, "are not valid YAML"),
+        ('[{"a": ' + "[" * 500 + "]" * 500 + "}]", "are wrong. line 1: .*there is no such field"),
         ("a", "are wrong. line 1: Input should be a valid list"),
         (twice, "are wrong. 2 are for the service 'index'"),
     ):
