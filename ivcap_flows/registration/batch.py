@@ -155,9 +155,9 @@ class Batch:
         for page in self._spool.pages(*_ALL):
             yield from page
 
-    def registered(self) -> Iterator[list[Spooled]]:
-        """Yield the registered rows, page by page."""
-        return self._spool.pages("registered")
+    def pages(self, standing: Standing) -> Iterator[list[Spooled]]:
+        """Yield the rows of a standing that have a record, page by page."""
+        return self._spool.pages(standing)
 
     def refusal(self, listed: str = "") -> InputError:
         """Return the error for wrong rows. It names the first faults; `listed` says where more are listed."""

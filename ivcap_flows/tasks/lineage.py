@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
+from ivcap_flows.durable import planning
 from ivcap_flows.errors import ProtocolError, UnavailableError
 from ivcap_flows.handles import LocalFile, ModelRun, RegistryItem
 from ivcap_flows.provena.lineage import Lineage
@@ -12,6 +13,7 @@ from ivcap_flows.provena.prov import Direction
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.items import stated
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.waiting import PlannedError
 
 __all__ = ["aexplore_lineage", "alineage_report", "explore_lineage", "lineage_report"]
 
@@ -34,6 +36,7 @@ async def _explore_lineage(
     """
     call = await ProvenaCall.of(credentials)
     call.check(start)
+    PlannedError.refuse([start])
     urn, prov = urn_of(start), call.client.prov
     ask = {
         ("upstream", "datasets"): prov.contributing_datasets,
@@ -66,6 +69,8 @@ async def _lineage_report(
     call = await ProvenaCall.of(credentials)
     call.check(item)
     urn = urn_of(item)
+    if planning() is not None:
+        raise PlannedError(f"The plan ends here: the flow would request a report about {urn}.")
     if isinstance(item, ModelRun):
         subtype = "MODEL_RUN"
     else:

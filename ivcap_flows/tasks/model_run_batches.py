@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from ivcap_flows.durable import planning
 from ivcap_flows.errors import InputError, RegistrationFailedError
 from ivcap_flows.handles import Handle, Job, ModelRun, ModelRuns, Order
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.terms import Terms
 from ivcap_flows.registration.batch import IN_FLIGHT, Batch
 from ivcap_flows.registration.drafts import Drafts
-from ivcap_flows.registration.model_runs import STALL_TIMEOUT
+from ivcap_flows.registration.model_runs import STALL_TIMEOUT, ModelRunEffect
 from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.registry import person_of, refuse_trial
 from ivcap_flows.registration.sources import RecordSource, RowSource, open_source
-from ivcap_flows.registration.spool import Outcome
+from ivcap_flows.registration.spool import Outcome, Spooled, Standing
 from ivcap_flows.registration.work import work_record
 from ivcap_flows.registration.work_source import WorkSource
 from ivcap_flows.registration.workflow import RegisteredWorkflow, Workflow
@@ -105,8 +106,10 @@ async def _register_model_runs(
             in_file = isinstance(source, str | Path)
             listed = "`ivcap-flows models validate` lists all faults" if in_file else "Prefect shows a table of them"
             raise batch.refusal(f". {listed}")
-        if only_planned("model runs", report.source):
-            return ModelRuns(platform=call.platform, source=report.source, sha256=report.sha256, rows=report.rows)
+        if planning() is not None:
+            runs, kept = await asyncio.to_thread(_planned, batch, call)
+            only_planned("model runs", report.source, origin=f"journal {call.journal.url}" if kept else None)
+            return _result(call, report, runs)
         file = None if out is None else Path(os.path.abspath(out))  # noqa: ASYNC240 - asks for nothing but the folder
         async with progress:
             report = await batch.register(
@@ -123,17 +126,7 @@ async def _register_model_runs(
         troubles = list(islice(batch.outcomes("failed", "doubtful"), _NAMED))
     if (report.failed or report.doubtful) and raise_on_failure:
         raise _failure(report, troubles)
-    return ModelRuns(
-        platform=call.platform,
-        source=report.source,
-        sha256=report.sha256,
-        rows=report.rows,
-        wrong=report.wrong,
-        failed=report.failed,
-        doubtful=report.doubtful,
-        differing=report.differing,
-        runs=handles,
-    )
+    return _result(call, report, handles)
 
 
 async def _rows(
@@ -186,13 +179,42 @@ async def _work_source(
     return source, next(iter(terms.values()), None)
 
 
-def _handles(batch: Batch, journal: Journal) -> tuple[ModelRun, ...]:
+def _handles(batch: Batch, journal: Journal) -> list[ModelRun]:
     """Return the registered runs in the order of their rows."""
-    return tuple(
-        ModelRun.model_validate(intents[row.key].outcome)
-        for page in batch.registered()
-        for intents in [journal.intents.find_many([row.key for row in page])]
-        for row in page
+    return [ModelRun.model_validate(intent.outcome) for _, intent in _intents(batch, journal, "registered") if intent]
+
+
+def _planned(batch: Batch, call: ProvenaCall) -> tuple[list[ModelRun], bool]:
+    """Return the runs of the rows to send, as they are or would be made, and whether the journal has all of them."""
+    runs, kept = [], True
+    for row, intent in _intents(batch, call.journal, "ready"):
+        if intent is not None and intent.state == "done":
+            runs.append(ModelRun.model_validate(intent.outcome))
+        else:
+            record, kept = ModelRunRecord.model_validate(row.body), False
+            effect = ModelRunEffect.of(row.subject, record, client=call.client, platform=call.platform)
+            runs.append(effect.placeholder(row.key))
+    return runs, kept
+
+
+def _intents(batch: Batch, journal: Journal, standing: Standing) -> Iterator[tuple[Spooled, IntentRow | None]]:
+    """Yield the rows of a standing, each with its intent."""
+    for page in batch.pages(standing):
+        intents = journal.intents.find_many([row.key for row in page])
+        yield from ((row, intents.get(row.key)) for row in page)
+
+
+def _result(call: ProvenaCall, report: BatchReport, runs: Sequence[ModelRun]) -> ModelRuns:
+    return ModelRuns(
+        platform=call.platform,
+        source=report.source,
+        sha256=report.sha256,
+        rows=report.rows,
+        wrong=report.wrong,
+        failed=report.failed,
+        doubtful=report.doubtful,
+        differing=report.differing,
+        runs=tuple(runs),
     )
 
 

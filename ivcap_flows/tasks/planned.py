@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from ivcap_flows.durable import Planned, planning
+from ivcap_flows.durable.plan import Source
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import fingerprint
 
@@ -13,15 +14,16 @@ __all__ = ["only_planned", "planned", "planned_members"]
 H = TypeVar("H", bound=Handle)
 
 
-def only_planned(noun: str, subject: str, *made: Handle) -> bool:
+def only_planned(noun: str, subject: str, *made: Handle, origin: str | None = None) -> bool:
     """If a plan is being made, add this write, which makes handles, to it and return True: send nothing then.
 
-    The write is idempotent: repeating it changes nothing.
+    The write is idempotent: repeating it changes nothing. `origin` says where all that it makes exists already.
     """
     plan = planning()
     if plan is None:
         return False
-    plan.add(Planned(noun, subject, None, {"subject": subject}, fingerprint([noun, subject]), "new"))
+    source: Source = "new" if origin is None else "kept"
+    plan.add(Planned(noun, subject, None, {"subject": subject}, fingerprint([noun, subject]), source, origin=origin))
     plan.values |= {handle.urn: handle for handle in made}
     return True
 

@@ -13,8 +13,16 @@ from prefect.client.orchestration import get_client
 from ivcap_flows.durable.plan import plan
 from ivcap_flows.errors import InputError, RegistrationFailedError
 from ivcap_flows.provena.models import Associations, ModelRunRecord, Study, TemplatedDataset
-from ivcap_flows.tasks import mint_dataset, register_item, register_model_runs, upload_artifact
+from ivcap_flows.tasks import (
+    explore_lineage,
+    lineage_report,
+    mint_dataset,
+    register_item,
+    register_model_runs,
+    upload_artifact,
+)
 from ivcap_flows.tasks.provena import linked_person
+from ivcap_flows.tasks.waiting import PlannedError
 
 REGISTER = "/provena/prov/model_run/register"
 
@@ -91,6 +99,35 @@ def test_wrong_records_and_a_plan_send_nothing(in_flow, in_script, effects, reco
     rows = json.loads(next(each for each in shown("table") if "1 faults" in each["description"])["data"])
     assert [(row["row"], row["column"]) for row in rows] == [(2, "study_id")]
     assert in_script(lambda: register_model_runs(records, skip_invalid=True)).wrong == 1
+
+
+def test_a_plan_has_the_runs_of_a_batch(in_script, effects, records, ivcap_journal):
+    """Those that the journal has are real, and where it has all, the batch is kept. The plan ends where the flow needs
+    one that would be made, and where it would request a report."""
+
+    def planned(then):
+        with plan() as made:
+            then(in_script(lambda: register_model_runs(records)).runs)
+        return [(each.noun, each.source, each.origin) for each in made.effects]
+
+    def refused(task, words):
+        def check(runs):
+            with pytest.raises(PlannedError, match=words):
+                in_script(lambda: task(runs[-1]))
+
+        return check
+
+    def are_read(runs):
+        assert [run.display_name for run in runs] == [record.display_name for record in records]
+        assert runs == done.runs and in_script(lambda: explore_lineage(runs[-1])).nodes
+
+    new, seen = [("model runs", "new", None)], []
+    assert planned(refused(explore_lineage, "the results of 1 request")) == new
+    first = in_script(lambda: register_model_runs(records[:1])).runs
+    assert planned(lambda runs: seen.extend(runs)) == new and tuple(seen[:1]) == first
+    done = in_script(lambda: register_model_runs(records))
+    assert planned(are_read) == [("model runs", "kept", f"journal {ivcap_journal.url}")]
+    planned(refused(lambda run: lineage_report(run, "report.docx"), "would request a report"))
 
 
 def test_what_cannot_be_a_row_or_the_outcome_file_is_refused_before_anything_is_made(
