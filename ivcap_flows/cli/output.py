@@ -37,6 +37,7 @@ __all__ = [
     "moment",
     "print_error",
     "print_json",
+    "print_trouble",
     "set_up_streams",
     "table",
     "write",
@@ -169,9 +170,13 @@ def confirm(what: str, *, yes: bool) -> bool:
 
 def print_error(error: Exception, next_step: str = "") -> None:
     """Print an error on standard error, as one line with the error's class and, if it is given, the next step."""
-    text = f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(CONTROL_CHARACTERS)
+    print_trouble(f"{type(error).__name__}: {error} {next_step}")
+
+
+def print_trouble(words: str) -> None:
+    """Print what a command could not do on standard error, as one line."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(" ".join(words.split()).translate(CONTROL_CHARACTERS), file=sys.stderr, flush=True)
     except OSError:
         discard(sys.stderr)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from ivcap_flows.blocks.configured_platforms import configured_platforms
-from ivcap_flows.cli.output import Full, Json, brief, console, moment, print_json, write
+from ivcap_flows.cli.output import Full, Json, brief, console, moment, print_json, print_trouble, write
 from ivcap_flows.cli.records import open_journal, unknowns
 from ivcap_flows.errors import InputError
 from ivcap_flows.provenance import RULES, Direction, Record
@@ -80,23 +80,20 @@ def trace(
             for way in ways:
                 alone = found if way == direction else on_record(journal, id, way, configured_platforms())
                 console.print(_line(alone, way))
-            return
     if as_json:
         print_json([record.model_dump(mode="json", exclude_none=True) for record in found.graph])
-        return
-    if html is not None or open_:
+    elif html is not None or open_:
         page = html or Path(tempfile.mkdtemp(prefix="ivcap-flows-"), "trace.html")
         _write_page(page, found, direction)
         if open_:
             # Where there is no browser, the line that names the page is there.
             webbrowser.open(page.resolve().as_uri())
-        return
-    if mermaid:
+    elif mermaid:
         write(as_mermaid(found.graph, found.starts))
-        return
-    _print_trees(found, direction, ways, full=full)
+    elif not brief_:
+        _print_trees(found, direction, ways, full=full)
     for trouble in found.unasked:
-        console.print(trouble, style="red")
+        print_trouble(trouble)
 
 
 def _print_trees(found: Lineage, direction: Direction, ways: Iterable[Direction], *, full: bool) -> None:
@@ -123,8 +120,6 @@ def _write_page(path: Path, found: Lineage, direction: Direction) -> None:
     except OSError as error:
         raise InputError(f"The file {path} cannot be written: {error.strerror or error}.") from error
     console.print(f"{path}: {found.graph.size}")
-    for trouble in found.unasked:
-        console.print(trouble, style="red")
 
 
 def _line(found: Lineage, way: Direction) -> str:

@@ -66,7 +66,8 @@ def on_record(
             if is_here and Path(name).is_dir()
             else ""
         )
-        raise InputError(f"{begin} run in the journal {journal.url} knows {known_as}.{files}")
+        unasked = "".join(f" {trouble}" for trouble in elsewhere.troubles)
+        raise InputError(f"{begin} run in the journal {journal.url} knows {known_as}.{files}{unasked}")
     _show_lost(journal, found)
     return found
 

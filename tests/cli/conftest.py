@@ -191,7 +191,8 @@ def ivcap_flows(capsys, embedded_platform):
         assert isinstance(said.status, int)
         if said.status == 2:
             assert said.out == ""
-        if said.status == 2 or said.err:
+        # A trace may lack what a platform has.
+        if said.status == 2 or (said.err and words[0] != "trace"):
             # A flow that is planned may print.
             own = said.err.splitlines(keepends=True)[-1] if words[0] == "plan" else said.err
             assert re.fullmatch(r"\w+Error: [^\n]+\n", own), said.err

@@ -1,5 +1,7 @@
 """`trace` from any end: each kind of id leads into the same graph, on this machine and on another."""
 
+from uuid import uuid4
+
 import pytest
 
 from ivcap_flows.identity import file_urn, flows_urn
@@ -117,8 +119,15 @@ def test_another_machine_traces_by_what_is_on_the_platforms(own_record, world, j
     assert said.status == 0 and product in said.out
 
 
-def test_a_trace_says_which_platform_could_not_be_asked(on_record, world, monkeypatch):
-    """The journal's own record is told all the same."""
+@pytest.mark.parametrize("form", ["tree", "--brief", "--json", "--mermaid", "--html"])
+def test_a_trace_says_which_platform_could_not_be_asked(on_record, world, tmp_path, monkeypatch, form):
+    """On standard error. The journal's own record is told all the same; where it has none, that is no answer."""
     monkeypatch.setenv("IVCAP_URL", "http://127.0.0.1:9")
-    said = on_record("trace", world.made["product"], "--down")
-    assert said.status == 0 and "IVCAP could not be asked" in said.out and str(world.downloaded) in said.out
+    page = tmp_path / "page.html"
+    options = {"tree": [], "--html": ["--html", page]}.get(form, [form])
+    said = on_record("trace", world.made["product"], "--down", *options)
+    shown = page.read_text() if page.exists() else said.out
+    assert said.status == 0 and "could not be asked" not in said.out and world.downloaded.stem in shown
+    assert said.err.startswith("IVCAP could not be asked: ") and said.err.count("\n") == 1
+    nothing = on_record("trace", f"urn:ivcap:artifact:{uuid4()}", *options)
+    assert nothing.status == 2 and "IVCAP could not be asked" in nothing.err
