@@ -24,6 +24,7 @@ from ivcap_flows.durable.heartbeat import listen
 from ivcap_flows.errors import BadRequestError, InputError, NotFoundError, PlatformOffError
 from ivcap_flows.handles import Artifact, Service
 from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.journal.states import OPEN
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.terms import Terms as StatedTerms
 from ivcap_flows.registration.batch import IN_FLIGHT, Batch
@@ -50,6 +51,8 @@ app = cyclopts.App(
 
 _SHOWN: Final = 200
 """Rows that a printed table has at most; the outcome file has all rows."""
+
+_UNSENT: Final = "This journal has sent nothing, but another one may have: the next `models register` looks for it"
 
 Terms = Annotated[Path | None, Parameter(name="--terms")]
 StallTimeout = Annotated[float, Parameter(name="--stall-timeout")]
@@ -216,7 +219,10 @@ def resolve(
                 journal.decisions.send_again(intent.key)
             else:
                 journal.decisions.give_up(intent.key)
-        left = [asdict(doubtful(each, intent, intent.error)) for each, intent in _sent(journal, batch)]
+        left = [
+            asdict(doubtful(each, intent, _UNSENT if intent.state == "claimed" else intent.error))
+            for each, intent in _open(journal, batch)
+        ]
     if as_json:
         print_json({"doubtful": left})
     else:
@@ -258,14 +264,14 @@ def _adopt(journal: Journal, row: Spooled, intent: IntentRow, handle: str) -> No
     journal.decisions.resolve(intent.key, urn=handle, outcome=run.model_dump(mode="json"))
 
 
-def _sent(journal: Journal, batch: Batch) -> Iterator[tuple[Spooled, IntentRow]]:
-    """Yield the rows in doubt, with their intents, which are read page by page."""
+def _open(journal: Journal, batch: Batch) -> Iterator[tuple[Spooled, IntentRow]]:
+    """Yield the rows whose outcome is open, with their intents, which are read page by page."""
     rows = batch.records()
     while page := list(islice(rows, _SHOWN)):
         intents = journal.intents.find_many([row.key for row in page])
         for row in page:
             intent = intents.get(row.key)
-            if intent is not None and intent.state == "sent":
+            if intent is not None and intent.state in OPEN:
                 yield row, intent
 
 

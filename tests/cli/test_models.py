@@ -152,6 +152,23 @@ def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, run_items, tmp_path,
     assert ivcap_flows("models", "register", file).status == 0
 
 
+def test_what_another_journal_has_under_way_is_decided_by_the_user(
+    ivcap_flows, run_items, tmp_path, embedded_platform, monkeypatch
+):
+    """This journal has sent nothing, and says so; the row is in doubt all the same."""
+    file = write_lines(tmp_path / "rows.jsonl", named(run_items, 1))
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", kill_worker="before", count=1)
+    words = ("models", "register", file, "--stall-timeout", 1, "--json")
+    with monkeypatch.context() as other:
+        other.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / 'other.sqlite'}")
+        assert ivcap_flows(*words).json["doubtful"] == 1
+    assert ivcap_flows(*words).json["doubtful"] == 1
+    listed = ivcap_flows("models", "resolve", file, "--json")
+    assert listed.status == 1 and "sent nothing" in listed.json["doubtful"][0]["words"]
+    assert ivcap_flows("models", "resolve", file, "--row", 1, "--resend").out == "No row is in doubt.\n"
+    assert ivcap_flows(*words).json["registered"] == 1
+
+
 def newest_run() -> str:
     """The newest model run on the embedded Provena."""
 
