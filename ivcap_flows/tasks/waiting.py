@@ -17,7 +17,7 @@ from ivcap_flows.capture import mark_existing
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.durable.wording import counted, listed
-from ivcap_flows.errors import JournalError, PlatformError, WaitTimeoutError
+from ivcap_flows.errors import ForbiddenError, JournalError, NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.http.pauses import retry_until
@@ -147,10 +147,14 @@ async def first_of(
 
 
 async def service_named(call: IvcapCall, work: W) -> W:
-    """Return the handle with the name of its service."""
+    """Return the handle with the name of its service, if the account can read that."""
     if work.service_name is not None or not work.service:
         return work
-    return work.model_copy(update={"service_name": (await call.client.services.read(work.service)).name})
+    try:
+        service = await call.client.services.read(work.service)
+    except (ForbiddenError, NotFoundError):
+        return work
+    return work.model_copy(update={"service_name": service.name})
 
 
 def outcome_of(work: Order | Job) -> dict[str, Any]:

@@ -142,6 +142,20 @@ def test_orders_are_listed_and_their_logs_read(in_script, unique):
     assert "last words" in whole and whole.endswith(end) and "\n" not in end
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_work_of_a_service_that_cannot_be_read_has_no_name_of_it(in_script, effects, unique, status):
+    """An account may see an order or a job and not its service, which is read for its name alone."""
+
+    def body():
+        urns = [ask("echo", {"message": unique}).urn for ask in (tasks.place_order, tasks.request_job)]
+        effects.embedded.add_fault(method="GET", path="^/1/services2/[^/]+$", status=status)
+        read = [tasks.get_order(urns[0]), tasks.get_job(urns[1])]
+        return urns, read, tasks.wait_for_orders(urns[:1]) + tasks.wait_for_jobs(urns[1:])
+
+    urns, *found = in_script(body)
+    assert [[(each.urn, each.service_name) for each in work] for work in found] == [[(urn, None) for urn in urns]] * 2
+
+
 def test_products_of_an_order_go_into_its_collection(in_script, effects, on_platform, ivcap_journal, telling, unique):
     """Products are added to the collection once, after success, even if the order is waited for twice.
 
