@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ivcap_flows.durable import Performed
+from ivcap_flows.durable.wording import listed
 from ivcap_flows.errors import ForbiddenError, InputError, NotFoundError
 from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.identity import is_utf8
 from ivcap_flows.loop import all_of
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.provenance import reference
+from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks.artifacts import adownload_artifact
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
 from ivcap_flows.tasks.collection_definitions import collection_urn, defined, holding
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.artifacts import ArtifactRecord
 
 __all__: list[str] = []
+
+logger = logger_of("ivcap_flows.tasks")
 
 
 async def _put_objects(
@@ -71,7 +75,10 @@ async def _put_objects(
 async def _list_objects(
     collection: str, folder: str = "", *, credentials: IvcapCredentialsLike = None
 ) -> list[Artifact]:
-    """Return the objects of a collection, or those below a folder, by name. What was put last under a name counts."""
+    """Return the objects of a collection, or those below a folder, by name. What was put last under a name counts.
+
+    What the account cannot read is left out, and a warning names it.
+    """
     call = await IvcapCall.of(credentials)
     return list((await _objects(call, collection, folder)).values())
 
@@ -126,7 +133,7 @@ async def _put_folder(
 async def _objects(call: IvcapCall, collection: str, folder: str) -> dict[str, Artifact]:
     """Return the object of each name below a folder that was put last, sorted by name."""
     urn, prefix = _urn(call, collection), _prefix(folder)
-    found = _by_name(call, await all_of(call.client.artifacts.read, await _members(call, urn)))
+    found = await _by_name(call, await _members(call, urn))
     return {name: found[name] for name in sorted(found) if name.startswith(prefix)}
 
 
@@ -138,25 +145,27 @@ async def _members(call: IvcapCall, urn: str) -> list[str]:
     return [each.urn for each in items]
 
 
-def _by_name(call: IvcapCall, records: Iterable[ArtifactRecord | None]) -> dict[str, Artifact]:
-    """Return the last artifact of each name."""
-    return {record.name: record.handle(call.platform) for record in records if record is not None and record.name}
-
-
-async def _make_room(call: IvcapCall, urn: str, put: Sequence[Artifact]) -> None:
-    """Take those out of a collection that another object of their name has followed: they are put last once more."""
+async def _by_name(call: IvcapCall, members: Sequence[str]) -> dict[str, Artifact]:
+    """Return the last artifact of each name. What others put there, and this account may not read, has no name here."""
 
     async def read(urn: str) -> ArtifactRecord | None:
         try:
             return await call.client.artifacts.read(urn)
         except (ForbiddenError, NotFoundError):
-            # What others put there, and this account may not read, has no name here.
             return None
 
+    records = await all_of(read, members)
+    if unread := [urn for urn, record in zip(members, records, strict=True) if record is None]:
+        logger.warning("Left out of a collection, since this account cannot read it: %s", listed(unread))
+    return {record.name: record.handle(call.platform) for record in records if record is not None and record.name}
+
+
+async def _make_room(call: IvcapCall, urn: str, put: Sequence[Artifact]) -> None:
+    """Take those out of a collection that another object of their name has followed: they are put last once more."""
     members, known = await _members(call, urn), {artifact.urn for artifact in put}
     # Each member is read for its name, and only later ones can have followed.
     first = next((place for place, member in enumerate(members) if member in known), len(members))
-    last = _by_name(call, await all_of(read, members[first:]))
+    last = await _by_name(call, members[first:])
     followed = [artifact.urn for artifact in put if artifact.name in last and last[artifact.name].urn != artifact.urn]
     await call.client.collections.remove(urn, followed)
 

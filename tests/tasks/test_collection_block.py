@@ -78,6 +78,21 @@ def test_earlier_content_again_under_a_name(in_script, collection, effects, tmp_
     assert effects.count("/1/artifacts") == 3
 
 
+def test_what_others_put_there_and_closed(in_script, collection, effects, tmp_path, unique, caplog):
+    """Has no name here: the others are listed, and downloaded by name and as a folder. A warning names it."""
+
+    def body():
+        urns = [collection.upload_from_file_object(BytesIO(f"{n} {unique}".encode()), f"in/{n}") for n in "ab"]
+        effects.embedded.add_fault(method="GET", path=f"/artifacts/{urns[1]}$", status=403)
+        assert [each.urn for each in collection.list_objects()] == urns[:1]
+        assert urns[1] in caplog.text and urns[0] not in caplog.text
+        got = collection.download_folder_to_path("in", tmp_path / "in")
+        return [got, collection.download_object_to_path("in/a", tmp_path / "a")]
+
+    folder, file = in_script(body)
+    assert [each.name for each in folder.iterdir()] == ["a"] and file.exists()
+
+
 def test_a_file_in_the_place_of_a_folder(in_script, collection, tmp_path, unique):
     """Is not replaced: the error names it."""
     (tmp_path / "a").touch()
