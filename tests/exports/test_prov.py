@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -58,6 +61,28 @@ def test_every_format_is_read_back(world, name):
     assert ids == {uri(id_) for id_ in graph.nodes}
     kinds = Counter(str(record.get_type()) for record in written.get_records())
     print(name, len(graph), "statements", dict(kinds))
+
+
+SEVERAL = """
+from ivcap_flows.provenance import activity, prov_json, prov_n
+
+run = [activity("urn:x:a", "task-run", name="several", tags=[f"tag {number}" for number in range(9)])]
+print(prov_json.dumps(run), prov_n.dumps(run))
+"""
+
+
+def test_a_record_is_the_same_text_in_each_process():
+    """Where texts hash otherwise."""
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", SEVERAL],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        for seed in "123"
+    ]
+    assert len({each.stdout for each in texts}) == 1 and b"tag 8" in texts[0].stdout
 
 
 @pytest.mark.parametrize(
