@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -104,10 +105,18 @@ def _shareable_value(value: Any) -> Any:
     if isinstance(value, str):
         return _shareable_text(value)
     if isinstance(value, dict):
-        return {_shareable_text(name): _shareable_value(inner) for name, inner in value.items()}
+        shared: dict[str, Any] = {}
+        for name, inner in value.items():
+            shared[_free(_shareable_text(name), shared)] = _shareable_value(inner)
+        return shared
     if isinstance(value, list):
         return [_shareable_value(inner) for inner in value]
     return value
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """Return a name that is not taken, by a number after it: paths may differ in their folders alone."""
+    return next(each for each in chain([name], (f"{name} ({n})" for n in count(2))) if each not in taken)
 
 
 def _shareable_text(text: str) -> str:

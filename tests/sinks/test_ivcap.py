@@ -276,6 +276,14 @@ def test_what_leaves_the_machine_names_no_user_path_or_address():
     assert "zora" not in str(shared.records)
 
 
+def test_what_paths_name_is_kept_though_they_end_alike():
+    """Of several keys that only their folders tell apart, each has a number."""
+    values = {"/a/b/out.csv": 1, "/a/c/out.csv": 2, "out.csv": 3, "/a/in.csv": 4, "/a/d/out.csv": 5}
+    [record] = shareable(Graph([entity("urn:e:1", "parameters", values=values)])).nodes.values()
+    shared = {"out.csv": 1, "out.csv (2)": 2, "out.csv (3)": 3, "in.csv": 4, "out.csv (4)": 5}
+    assert record.attributes["values"] == shared
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
