@@ -111,7 +111,7 @@ class _Writer:
         ]
 
     def _values(self, value: Any) -> list[Any]:
-        """Return JSON scalars as typed literals, a list of strings as several, and other JSON as text of our type."""
+        """Return JSON scalars as typed literals, a list of different strings as several, and other JSON as its text."""
         from prov.model import Literal
 
         if isinstance(value, bool | str | float):
@@ -120,8 +120,8 @@ class _Writer:
             return [value]
         if isinstance(value, datetime):
             return [value]
-        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-            return list(dict.fromkeys(value))
+        if isinstance(value, list) and all(isinstance(item, str) for item in value) and len({*value}) == len(value) > 1:
+            return value
         return [Literal(json.dumps(value, sort_keys=True, default=str), self.names["type"]["json"])]
 
     def _relation(self, link: Record, plan: Record | None) -> None:

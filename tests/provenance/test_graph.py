@@ -252,7 +252,7 @@ def test_prov_json_is_read_back_equal():
             entity(
                 "102.100.100/1", "dataset", count=3, share=0.5, lazy=True, big=2**40, tags=["a", "b"], nested={"a": 1}
             ),
-            entity("https://example.org/x?y=1#z", "entity"),
+            entity("https://example.org/x?y=1#z", "entity", one=["a"], twice=["a", "a"], none=[]),
             entity("någon, [id]'(annan)", "entity", nested={"x": [1, None]}),
             relation("used", task("place"), "102.100.100/1", NOON, role=["a", "b"]),
             relation("wasInformedBy", "102.100.100/8", task("place")),
