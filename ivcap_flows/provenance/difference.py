@@ -254,16 +254,14 @@ def _facts_of(graph: Graph) -> _CodeFacts:
     codes: dict[tuple[Any, Any], dict[str, Any]] = {}
     found = _CodeFacts({}, {}, {})
     for node in graph.nodes.values():
-        if node.type not in ("code", "environment"):
+        if node.type != "code":
             continue
         attributes = node.attributes
         packages = attributes.get("packages")
         found.packages.update(packages if isinstance(packages, Mapping) else {})
-        of_code = _CODE if node.type == "code" else frozenset()
-        if node.type == "code":
-            key = attributes.get("file"), attributes.get("name")
-            codes[key] = {name: value for name, value in attributes.items() if name in of_code}
-        found.environment.update((n, v) for n, v in attributes.items() if n not in _NO_FACT and n not in of_code)
+        key = attributes.get("file"), attributes.get("name")
+        codes[key] = {name: value for name, value in attributes.items() if name in _CODE}
+        found.environment.update((n, v) for n, v in attributes.items() if n not in _NO_FACT | _CODE)
     for (file, name), facts in codes.items():
         # The first is the root flow's. Subflows mostly have the same commit, which is named once.
         above = ":".join(str(part) for part in (file, name) if part is not None) + ", " if found.code else ""

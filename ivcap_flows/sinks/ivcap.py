@@ -110,16 +110,15 @@ def _seconds_since(sent: SendingRow, now: datetime, time: ServerTime | None) -> 
 
 
 class IvcapSink:
-    """Asserts records with one account's client, under `policy`.
+    """Asserts records with one account's client.
 
-    The default is the platform's default policy for aspects, under which only the account can read them.
+    They have the platform's default policy for aspects, under which only the account can read them.
     """
 
-    def __init__(self, client: IvcapClient, journal: Journal, name: str = "ivcap", policy: str | None = None) -> None:
+    def __init__(self, client: IvcapClient, journal: Journal, name: str = "ivcap") -> None:
         self._client = client
         self._journal = journal
         self._name = name
-        self._policy = policy
 
     @property
     def name(self) -> str:
@@ -179,7 +178,7 @@ class IvcapSink:
         async def write(each: _Wanted) -> None:
             if each.is_missing:
                 try:
-                    await aspects.add(each.entity, each.schema, each.content, self._policy)
+                    await aspects.add(each.entity, each.schema, each.content)
                 except ForbiddenError as error:
                     if each.schema == RUN_SCHEMA:
                         raise

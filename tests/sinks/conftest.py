@@ -24,7 +24,7 @@ from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provenance import activity, describe
 from ivcap_flows.registration.workflow import Workflow
 from ivcap_flows.registration.workflows import Workflows
-from ivcap_flows.sinks import ProvenaSink
+from ivcap_flows.sinks.provena import ProvenaSink
 
 
 @dataclass(frozen=True)

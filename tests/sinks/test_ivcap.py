@@ -81,9 +81,9 @@ def on_add(client, monkeypatch):
     add = client.aspects.add
 
     def replace(before: Any) -> None:
-        async def adding(entity, schema, content, policy=None):
+        async def adding(entity, schema, content):
             await before(entity)
-            return await add(entity, schema, content, policy)
+            return await add(entity, schema, content)
 
         monkeypatch.setattr(client.aspects, "add", adding)
 

@@ -17,9 +17,10 @@ from ivcap_flows.provenance import activity, describe, entity, relation
 from ivcap_flows.registration.flow_runs import SOFTWARE
 from ivcap_flows.registration.keys import key_in
 from ivcap_flows.registration.registry import KEY_FIELD
-from ivcap_flows.sinks import Drained, FolderSink, ProvenaSink, drain, run_graph
+from ivcap_flows.sinks import Drained, FolderSink, drain, run_graph
 from ivcap_flows.sinks import provena as module
 from ivcap_flows.sinks.base import TRIAL
+from ivcap_flows.sinks.provena import ProvenaSink
 from ivcap_flows.tasks import register_model_run
 
 DELIVERED, PENDING, DEAD = (Drained("provena", **{state: 1}) for state in ("delivered", "pending", "dead"))

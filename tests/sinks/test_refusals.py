@@ -36,7 +36,8 @@ from ivcap_flows.registration.work import work_record
 from ivcap_flows.registration.work_source import WorkSource
 from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.settings import Settings
-from ivcap_flows.sinks import ProvenaSink, run_graph
+from ivcap_flows.sinks import run_graph
+from ivcap_flows.sinks.provena import ProvenaSink
 from ivcap_flows.tasks import (
     amint_dataset,
     aregister_dataset,
