@@ -238,6 +238,7 @@ LINKS: Final = """
 
 """
 
+CRATE_ALONE: Final = {"wasStartedBy": "a `ControlAction` for each step, in the run's `OrganizeAction`"}
 EDGES: Final = """
 ## What a call did
 
@@ -260,6 +261,12 @@ thing that nobody was seen to make, to the newest one with its content that was 
 the same path.
 
 """
+LINEAGE_ENDS: Final = {
+    "frame": "run or attempt",
+    "fact": "its parameters or code",
+    "group": "collection or dataset",
+    "other": "anything else",
+}
 NAMES: Final = """
 ## Names
 
@@ -648,10 +655,96 @@ def commands() -> str:
 
 
 def provenance() -> str:
-    rows = (f"| `{prefix}` | `{namespace}` |" for prefix, namespace in names.NAMESPACES.items())
-    forms = THINGS + things.things_table() + LINKS + rules.links_table()
-    decided = EDGES + edge_rules.table() + LINEAGE + lineage_rules.table()
-    return PROVENANCE + rules.table() + forms + decided + NAMES + _lines("| prefix | namespace |", "|---|---|", *rows)
+    rows = ((f"`{prefix}`", f"`{namespace}`") for prefix, namespace in names.NAMESPACES.items())
+    forms = THINGS + _things() + LINKS + _links()
+    decided = EDGES + _edges() + LINEAGE + _followed()
+    return PROVENANCE + _relations() + forms + decided + NAMES + _table("prefix, namespace", rows)
+
+
+def _relations() -> str:
+    def ends(kinds: Iterable[str], types: frozenset[str] | None) -> str:
+        return " or ".join(kinds) if types is None else ", ".join(sorted(types))
+
+    return _table(
+        "relation, from, to, meaning, at most once for",
+        (
+            (
+                f"`{rule.name}`",
+                ends(rule.source, rule.source_types),
+                ends(rule.target, rule.target_types),
+                rule.meaning,
+                ", ".join(sorted(rule.once)),
+            )
+            for rule in rules.RULES.values()
+        ),
+    )
+
+
+def _links() -> str:
+    rows = []
+    for name, rule in rules.RULES.items():
+        statement, *ends = rule.prov
+        end = "target" if name == "wasGeneratedBy" else "source"
+        crate = f"`{rule.crate}` of the {end}" if rule.crate else CRATE_ALONE.get(name, "")
+        rows.append((f"`{name}`", f"`{statement}({', '.join(ends)})`", crate, rule.lineage))
+    return _table("relation, PROV, RO-Crate, OpenLineage", rows)
+
+
+def _things() -> str:
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    for name, thing in things.THINGS.items():
+        prov = " ".join(f"`prov:{type_}`" for type_ in (thing.kind.title(), thing.prov) if type_)
+        crate = " ".join(f"`{type_}`" for type_ in thing.crate)
+        forms = prov, crate, _lineage(thing), thing.ivcap, thing.provena
+        rows.setdefault(thing.kind, []).append((f"`{name}`", thing.meaning, *forms))
+    head = "thing, meaning, PROV type, RO-Crate, OpenLineage, IVCAP, Provena"
+    return "\n".join(_table(head, some) for some in rows.values())
+
+
+def _lineage(thing: things.ThingType) -> str:
+    named = ", ".join(f"`{facet}`" if " " not in facet else facet for facet in thing.facets)
+    if thing.lineage in ("facet", None):
+        return f"in {named}" if named else "not included"
+    return f"{thing.lineage}, with {named}" if named else str(thing.lineage)
+
+
+def _edges() -> str:
+    tables = (
+        ("Did the call make what is there at its end?", "made", edge_rules.MADE),
+        ("Did it use what was there before, and how is that known?", "used", edge_rules.USED),
+    )
+    return "\n".join(
+        f"{asked}\n\n" + _table(f"if, {then}", ((_conditions(row), row.then) for row in rows))
+        for asked, then, rows in tables
+    )
+
+
+def _conditions(row: edge_rules.Row) -> str:
+    found = []
+    for name, wanted in row._asdict().items():
+        if isinstance(wanted, bool):
+            found.append(name if wanted else f"not {name}")
+        elif wanted is not None and name != "then":
+            either = " or ".join(sorted(wanted)) if isinstance(wanted, frozenset) else wanted
+            found.append(f"{name}: {either}")
+    return ", ".join(found) or "anything else"
+
+
+def _followed() -> str:
+    rows = []
+    for row in lineage_rules.FOLLOWS:
+        asked = {"followed in full": row.whole, "the start": row.start, "about another name": row.naming}
+        conditions = (name if wanted else f"not {name}" for name, wanted in asked.items() if wanted is not None)
+        relation = "any" if row.relation is None else f"`{row.relation}`"
+        rows.append((row.direction, relation, _end(row.here), _end(row.there), ", ".join(conditions), row.follow))
+    return _table("direction, relation, from, to, if, followed", rows)
+
+
+def _end(ends: frozenset[str] | None) -> str:
+    if ends is None:
+        return "any"
+    no_run = ends == {"fact", "group", "other"}
+    return "no run or attempt" if no_run else " or ".join(LINEAGE_ENDS[end] for end in sorted(ends))
 
 
 def errors_page() -> str:
@@ -765,6 +858,13 @@ def _paragraphs(what: Any) -> list[str]:
 
 def _cell(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _table(head: str, rows: Iterable[Iterable[str]]) -> str:
+    """Return a table. The cells of `head` are separated by commas."""
+    columns = head.split(", ")
+    head, *lines = (f"| {' | '.join(cells)} |" for cells in (columns, *rows))
+    return _lines(head, "|---" * len(columns) + "|", *lines)
 
 
 def _lines(*lines: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from ivcap_flows.provenance.decision_table import holds, markdown
+from ivcap_flows.provenance.decision_table import holds
 
 __all__ = [
     "MADE",
@@ -24,7 +24,6 @@ __all__ = [
     "Edges",
     "Writer",
     "edges_of",
-    "table",
 ]
 
 Change = Literal["new", "found", "same", "changed", "gone"]
@@ -142,30 +141,3 @@ def edges_of(facts: EdgeFacts) -> Edges:
 
 def _first(rows: tuple[Row, ...], facts: EdgeFacts) -> str:
     return next(row.then for row in rows if holds(row[1:], facts))
-
-
-def table() -> str:
-    """Return the tables as Markdown, for the reference page."""
-    return "\n".join(
-        f"{head}\n\n" + markdown(f"if, {column}", ((_conditions(row), row.then) for row in rows))
-        for head, column, rows in (
-            ("Did the call make what is there at its end?", "made", MADE),
-            ("Did it use what was there before, and how is that known?", "used", USED),
-        )
-    )
-
-
-def _conditions(row: Row) -> str:
-    """Return the conditions of a row in words."""
-    asked = row._asdict()
-    del asked["then"]
-    words = [
-        name if wanted is True else f"not {name}" if wanted is False else f"{name}: {_either(wanted)}"
-        for name, wanted in asked.items()
-        if wanted is not None
-    ]
-    return ", ".join(words) or "anything else"
-
-
-def _either(wanted: object) -> str:
-    return " or ".join(sorted(wanted)) if isinstance(wanted, frozenset) else str(wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["holds", "markdown"]
+__all__ = ["holds"]
 
 
 def holds(conditions: Iterable[object], facts: Iterable[object]) -> bool:
@@ -13,10 +13,3 @@ def holds(conditions: Iterable[object], facts: Iterable[object]) -> bool:
         wanted is None or (found in wanted if isinstance(wanted, frozenset) else found == wanted)
         for wanted, found in zip(conditions, facts, strict=True)
     )
-
-
-def markdown(head: str, rows: Iterable[Iterable[str]]) -> str:
-    """Return a table for a reference page. The cells of `head` are separated by commas."""
-    columns = head.split(", ")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(lines) + "\n"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from ivcap_flows.provenance.decision_table import holds, markdown
+from ivcap_flows.provenance.decision_table import holds
 
-__all__ = ["FOLLOWS", "Direction", "Follow", "Row", "Step", "Way", "end_of", "follows", "table"]
+__all__ = ["FOLLOWS", "Direction", "Follow", "Row", "Step", "Way", "end_of", "follows"]
 
 Way = Literal["up", "down"]
 Direction = Literal["up", "down", "both"]
@@ -23,12 +23,6 @@ _ENDS: Final[dict[str, End]] = {
     **dict.fromkeys(("collection", "dataset"), "group"),
 }
 _NO_FRAME: Final = frozenset[End]({"fact", "group", "other"})
-_WORDS: Final[dict[End, str]] = {
-    "frame": "run or attempt",
-    "fact": "its parameters or code",
-    "group": "collection or dataset",
-    "other": "anything else",
-}
 
 
 def end_of(type: str) -> End:  # noqa: A002 - the field's name
@@ -107,21 +101,3 @@ FOLLOWS: Final = (
 def follows(step: Step) -> Follow:
     """Return whether lineage follows a step, and whether in full: of a part, only what concerns it as a whole is."""
     return next(row.follow for row in FOLLOWS if row.holds(step))
-
-
-def table() -> str:
-    """Return the table as Markdown, for the reference page."""
-    return markdown("direction, relation, from, to, if, followed", map(_cells, FOLLOWS))
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    asked = {"followed in full": row.whole, "the start": row.start, "about another name": row.naming}
-    conditions = [("" if wanted else "not ") + name for name, wanted in asked.items() if wanted is not None]
-    relation = "any" if row.relation is None else f"`{row.relation}`"
-    return row.direction, relation, _words(row.here), _words(row.there), ", ".join(conditions), row.follow
-
-
-def _words(ends: frozenset[End] | None) -> str:
-    if ends is None:
-        return "any"
-    return "no run or attempt" if ends == _NO_FRAME else " or ".join(_WORDS[end] for end in sorted(ends))

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from ivcap_flows.provenance.constraints import cycles
 from ivcap_flows.provenance.ordering import SINGLE_BIRTH, disordered
 from ivcap_flows.provenance.records import Kind, Record
 from ivcap_flows.provenance.things import GROUPS, PLANS, TYPES
 
-__all__ = ["BEHIND", "RULES", "WORDS", "WORK", "Rule", "faults", "links_table", "table", "validate"]
+__all__ = ["BEHIND", "RULES", "WORDS", "WORK", "Rule", "faults", "validate"]
 
 WORK: Final = frozenset({"order", "job"})
 """Work of a platform that one of our activities requested."""
@@ -34,8 +34,7 @@ class Rule:
     `prov` names the PROV-DM record and its formal attributes for source and target. A `plain` relation takes no
     attributes of its own; a `timed` one takes an instant. `same` says that source and target are two names of one
     content, so that lineage runs both ways; otherwise the target is the origin. `once` limits sources of these types to
-    one target. `crate` is the property of the end `crate_of` that it becomes in an RO-Crate; `lineage` says where
-    OpenLineage has it.
+    one target. `crate` is the property that it becomes in an RO-Crate; `lineage` says where OpenLineage has it.
     """
 
     name: str
@@ -50,7 +49,6 @@ class Rule:
     target_types: frozenset[str] | None = None
     once: frozenset[str] = frozenset()
     crate: str | None = None
-    crate_of: Literal["source", "target"] = "source"
     lineage: str = ""
 
 
@@ -78,7 +76,6 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         timed=True,
         once=SINGLE_BIRTH,
         crate="result",
-        crate_of="target",
         lineage="`outputs`",
     ),
     Rule(
@@ -205,11 +202,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """The words for a relation at its source and at its target, in a trace and in a picture."""
 
-_CRATE_ALONE: Final = {
-    "wasStartedBy": "a `ControlAction` for each step, in the run's `OrganizeAction`",
-    "wasInformedBy": "",
-}
-
 
 def faults(records: Iterable[Record]) -> list[str]:
     """Return what is wrong with the records of one graph, one sentence each; empty if they are valid."""
@@ -261,25 +253,3 @@ def validate(records: Iterable[Record]) -> None:
     """Raise ValueError with all faults at once."""
     if found := faults(records):
         raise ValueError("The provenance graph is invalid. " + " ".join(found))
-
-
-def table() -> str:
-    """Return the table of relations as Markdown, for the reference page."""
-    lines = ["| relation | from | to | meaning | at most once for |", "|---|---|---|---|---|"]
-    for rule in RULES.values():
-        source, target = (
-            ", ".join(sorted(types)) if types is not None else " or ".join(kinds)
-            for kinds, types in ((rule.source, rule.source_types), (rule.target, rule.target_types))
-        )
-        lines.append(f"| `{rule.name}` | {source} | {target} | {rule.meaning} | {', '.join(sorted(rule.once))} |")
-    return "\n".join(lines) + "\n"
-
-
-def links_table() -> str:
-    """Return each relation with what it becomes in each format, as Markdown."""
-    lines = ["| relation | PROV | RO-Crate | OpenLineage |", "|---|---|---|---|"]
-    for name, rule in RULES.items():
-        statement, source, target = rule.prov
-        crate = f"`{rule.crate}` of the {rule.crate_of}" if rule.crate else _CRATE_ALONE.get(name, "")
-        lines.append(f"| `{name}` | `{statement}({source}, {target})` | {crate} | {rule.lineage} |")
-    return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from ivcap_flows.provenance.records import Kind, Record
 
-__all__ = ["CONTEXT", "GROUPS", "PLANS", "THINGS", "TYPES", "ThingType", "things_table", "type_of"]
+__all__ = ["CONTEXT", "GROUPS", "PLANS", "THINGS", "TYPES", "ThingType", "type_of"]
 
 Place = Literal["run", "dataset", "facet"]
 
@@ -145,25 +145,3 @@ _OTHERS: Final[Mapping[Kind, ThingType]] = {
 def type_of(record: Record) -> ThingType:
     """Return the type of a record's thing. One that the table lacks is like others of its kind."""
     return THINGS.get(record.type) or _OTHERS[record.kind]
-
-
-def things_table() -> str:
-    """Return each type of thing with its meaning and what it becomes in each form, as Markdown."""
-    head = "| thing | meaning | PROV type | RO-Crate | OpenLineage | IVCAP | Provena |"
-    lines: list[str] = []
-    for kind in dict.fromkeys(each.kind for each in THINGS.values()):
-        lines += ["", head, "|---|---|---|---|---|---|---|"]
-        for name, each in THINGS.items():
-            if each.kind == kind:
-                prov = " ".join([f"`prov:{kind.title()}`", *([f"`prov:{each.prov}`"] if each.prov else [])])
-                crate = " ".join(f"`{type_}`" for type_ in each.crate)
-                cells = (f"`{name}`", each.meaning, prov, crate, _lineage(each), each.ivcap, each.provena)
-                lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines[1:]) + "\n"
-
-
-def _lineage(thing: ThingType) -> str:
-    named = ", ".join(f"`{facet}`" if " " not in facet else facet for facet in thing.facets)
-    if thing.lineage in ("facet", None):
-        return f"in {named}" if named else "not included"
-    return f"{thing.lineage}, with {named}" if named else str(thing.lineage)
