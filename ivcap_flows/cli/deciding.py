@@ -8,6 +8,7 @@ from ivcap_flows.cli.output import moment
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.durable.heartbeat import listen
 from ivcap_flows.durable.parking import in_words
+from ivcap_flows.durable.wording import decide
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage
 from ivcap_flows.identity import short_id, short_run
@@ -20,7 +21,7 @@ from ivcap_flows.plain_text import described
 from ivcap_flows.work.kinds import KINDS
 from ivcap_flows.work.orphans import is_orphan, live_of
 
-__all__ = ["abandon", "adopt", "consequences", "find_intent", "resolve", "write_off"]
+__all__ = ["abandon", "adopt", "consequences", "find_intent", "resolve", "way", "write_off"]
 
 _ADOPTED: Final = {
     "order": "order",
@@ -113,12 +114,20 @@ def resolve(journal: Journal, row: IntentRow, urn: str | None) -> str:
         never = "" if row.state == "sent" else " Nothing had been sent."
         return f"{name} is written off.{never}"
     if row.noun not in _ADOPTED:
-        raise InputError(
-            f"The next run that asks for the {name} looks for it on the platform. Run again, or decide with `--none`."
-        )
+        raise InputError(way(row))
     listen(journal)
     journal.decisions.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
     return f"{name} is {urn}."
+
+
+def way(row: IntentRow) -> str:
+    """Return how a user decides what became of an intent in doubt."""
+    if row.noun in _ADOPTED:
+        return decide(short_id(row.key))
+    return (
+        f"The next run that asks for the {row.noun} {short_id(row.key)} looks for it on the platform. Run again, or "
+        "decide with `--none`."
+    )
 
 
 def adopt(journal: Journal, row: IntentRow) -> str:

@@ -130,10 +130,13 @@ def resolve(key: str, /, *, urn: str | None = None, none: bool = False, as_json:
         if urn is not None or none:
             console.print(deciding.resolve(journal, row, urn))
             return 0
-        if row.state != "sent" or row.noun not in KINDS:
+        if row.state != "sent":
             raise DurabilityError(
-                f"The {row.noun} {row.key} is {row.standing}; only an order or job in doubt can be resolved."
+                f"The {row.noun} {row.key} is {row.standing} and not in doubt: there is nothing to list.", key=row.key
             )
+        if row.noun not in KINDS:
+            way = deciding.way(row)
+            raise DurabilityError(f"Candidates can be listed only for orders and jobs. {way}", key=row.key)
         held = journal.intents.held(row)
     found = ask_ivcap(lambda client: candidates_of(client, row, journal.redaction))
     if as_json:

@@ -375,7 +375,7 @@ It is none: ivcap-flows orders resolve {doubt} --none
 $ orders resolve {doubt} --urn {lost}
 order {doubt} is {lost}.
 $ orders resolve {doubt}
-DurabilityError: … only an order or job in doubt can be resolved.
+DurabilityError: … is … and not in doubt: there is nothing to list.
 [1]
 """
     transcript(own_record, shown, lost=candidate["urn"])
@@ -389,10 +389,10 @@ $ orders resolve done --none
 DurabilityError: The {noun} done is done and not in doubt: there is nothing to decide.
 [1]
 $ orders resolve done
-DurabilityError: The {noun} done is done; only an order or job in doubt can be resolved.
+DurabilityError: The {noun} done is done and not in doubt: there is nothing to list.
 [1]
 $ orders resolve sent
-DurabilityError: The {noun} sent is in doubt; only an order or job in doubt can be resolved.
+DurabilityError: Candidates can be listed only for orders and jobs. {instead}
 [1]
 $ orders resolve sent --urn urn:ivcap:artifact:y
 InputError: … {noun}…
@@ -415,10 +415,18 @@ InputError: done is of the kind {noun}; only orders and jobs are placed anew or 
 """
 
 
+LOOKED_FOR = "The next run that asks for the {noun} sent looks for it … Run again, or decide with `--none`."
+TO_DECIDE = "Decide with `ivcap-flows orders resolve sent --urn <urn>`, or with `--none` to send it again."
+
+
 @pytest.mark.parametrize(
-    "noun", ["upload", "dataset", "registry item", "item version", "service", "aspect", "message", "model run"]
+    ("noun", "instead"),
+    [
+        *((noun, LOOKED_FOR) for noun in ("upload", "dataset", "registry item", "item version", "service")),
+        *((noun, TO_DECIDE) for noun in ("aspect", "message", "model run")),
+    ],
 )
-def test_a_command_refuses_what_it_cannot_decide(own_record, transcript, journal, noun):
+def test_a_command_refuses_what_it_cannot_decide(own_record, transcript, journal, noun, instead):
     """In a sentence that names the noun, whether the effect is done or in doubt, and nothing changes."""
     asked = {"platform": "p", "account": "a", "scope": "s", "request": {}, "run_id": journal.runs.recent(1)[0].id}
     for state in ("done", "sent"):
@@ -428,7 +436,7 @@ def test_a_command_refuses_what_it_cannot_decide(own_record, transcript, journal
         else:
             journal.intents.release(intent, "lost")
     before = own_record("orders", "--json").json
-    transcript(own_record, UNDECIDABLE, noun=noun)
+    transcript(own_record, UNDECIDABLE, noun=noun, instead=instead.format(noun=noun))
     assert own_record("orders", "--json").json == before
 
 
