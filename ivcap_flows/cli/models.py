@@ -130,7 +130,7 @@ def register(
 
     Args:
         file: As for `validate`.
-        orders_of: Instead of a file: name or URN of a service whose successful orders are registered.
+        orders_of: Instead of a file: name or URN of a service of which your account's successful orders are registered.
         since: With --orders-of: only orders placed since this time. A time without an offset is this machine's.
         workflow: With --orders-of: YAML file with the service's workflow, without `flow`.
         terms: As for `validate`. Default: the terms in the workflow.

@@ -58,7 +58,7 @@ class WorkSource:
 def succeeded_orders(
     client: IvcapClient, service: str, *, name: str, since: datetime, platform: str
 ) -> Iterator[Order]:
-    """Return the successful orders of a service (its URN) since a time, newest first.
+    """Return the account's successful orders of a service (its URN) since a time, newest first.
 
     `name` is what the service is called in a workflow, `platform` is IVCAP's URL. Call this on the client's loop, and
     take the orders in a thread.
@@ -76,13 +76,15 @@ def succeeded_orders(
 async def _succeeded(
     client: IvcapClient, service: str, name: str, since: datetime, platform: str
 ) -> AsyncIterator[Order]:
+    # Another account may open an order to all.
+    own = (None, await client.account())
     async for record in client.orders.list(order_by="ordered-at", order_desc=True):
         if record.ordered_at is not None and record.ordered_at < since:
             return
         if record.status != _SUCCEEDED or (record.service and ivcap_urn("service", record.service) != service):
             continue
         whole = await client.orders.read(record.urn)
-        if not whole.service or ivcap_urn("service", whole.service) != service:
+        if whole.account not in own or not whole.service or ivcap_urn("service", whole.service) != service:
             continue
         products = [each.handle(platform) async for each in client.orders.products(record.urn)]
         yield whole.handle(platform, service_name=name).model_copy(update={"products": Products(products)})

@@ -1,15 +1,19 @@
 """`ivcap-flows models`: files of model runs from the terminal, from their faults to their doubts."""
 
+import asyncio
 import csv
 import json
+import os
 import uuid
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from registration_rows import Items, sheet, sheet_header, spoiled, write_lines
 
 from ivcap_flows import loop
-from ivcap_flows.blocks import ProvenaCredentials
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.journal import NewIntent
 from ivcap_flows.provena.models import ModelRun, ModelRunRecord
 
@@ -252,6 +256,27 @@ def test_orders_of_a_service(ivcap_flows, run_items, tmp_path, embedded_platform
     embedded_platform.forget_requests()
     assert ivcap_flows(*words, tmp_path / "workflows.yaml", "--json").json == first.json
     assert not embedded_platform.requests("POST", REGISTER)
+
+
+def test_orders_of_other_accounts_are_left_out(ivcap_flows, run_items, tmp_path, embedded_platform):
+    """They may be open to all, and would be the user's model runs for ever."""
+
+    async def order(token: str) -> str:
+        ours = IvcapCredentials.from_environment()
+        async with ours.model_copy(update={"token": SecretStr(os.environ[token])}).get_client() as client:
+            service = await client.services.by_name("echo")
+            placed = await client.orders.place(service.urn, {"message": "m"}, policy="urn:ivcap:policy:ivcap.open.x")
+            while not (await client.orders.read(placed.urn)).done:
+                await asyncio.sleep(0.05)
+            return placed.urn
+
+    begin = datetime.now(timezone.utc).replace(microsecond=0)
+    ours, theirs = loop.run(order("IVCAP_JWT")), loop.run(order("IVCAP_JWT_2"))
+    (tmp_path / "workflow.yaml").write_text(f"service: echo\nworkflow_template: {run_items.workflow}\n")
+    words = ("--orders-of", "echo", "--since", begin.isoformat(), "--workflow", tmp_path / "workflow.yaml")
+    ivcap_flows("models", "register", *words, "--skip-invalid", "--out", tmp_path / "out.csv")
+    keys = {row["key"] for row in csv.DictReader((tmp_path / "out.csv").read_text().splitlines())}
+    assert ours in keys and theirs not in keys
 
 
 def plain_workflow(items: Items) -> str:
