@@ -22,7 +22,7 @@ from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.work.candidates import Candidate, candidates_of
 from ivcap_flows.work.kinds import KINDS
-from ivcap_flows.work.orphans import Orphan, as_rows, elsewhere, orphans_of, seen
+from ivcap_flows.work.orphans import Orphan, all_orphans, as_rows
 from ivcap_flows.work.reuse import Earlier, earlier_of
 from ivcap_flows.work.why_not import Against, against, earlier_rows
 
@@ -183,13 +183,7 @@ def _print_candidates(row: IntentRow, found: list[Candidate], *, held: bool) -> 
 
 def _print_orphans(journal: Journal, *, as_json: bool) -> None:
     """Find orphans in the journal and, if it answers, on the platform, and print them."""
-    here = orphans_of(journal, ended_flow_runs)
-
-    async def ask(client: IvcapClient) -> tuple[list[Orphan], list[Orphan]]:
-        return await seen(client, here), await elsewhere(client, journal)
-
-    answer, failure = ask_ivcap_if_there(ask)
-    mine, others = answer or (here, [])
+    mine, others, failure = all_orphans(journal, ended_flow_runs, ask_ivcap)
     if as_json:
         print_json([{**vars(orphan), "hours": orphan.hours} for orphan in (*mine, *others)])
         return

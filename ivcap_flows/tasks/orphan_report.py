@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from prefect import flow
 from prefect.states import Completed
@@ -16,9 +16,14 @@ from ivcap_flows.in_prefect.artifacts import PrefectArtifact, show
 from ivcap_flows.in_prefect.flow_run_states import ended_flow_runs
 from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.secrets import logger_of
-from ivcap_flows.work.orphans import as_rows, elsewhere, orphans_of, seen
+from ivcap_flows.work.orphans import all_orphans, as_rows
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.client import IvcapClient
 
 __all__ = ["report_orphans"]
+
+T = TypeVar("T")
 
 logger = logger_of("ivcap_flows.orphans")
 
@@ -41,19 +46,24 @@ def report_orphans(ivcap: str | None = None) -> int:
     """
     known = journal()
     reconcile(known)
-    here = orphans_of(known, ended_flow_runs)
-    rows = loop.run(_rows(here, ivcap))
-    show(PrefectArtifact("table", rows or [{"what": "nothing"}], _SAID, flow_run_id(), key=KEY))
-    if not here:
+
+    def ask(look: Callable[[IvcapClient], Awaitable[T]]) -> T:
+        return loop.run(_asked(look, ivcap))
+
+    mine, others, failure = all_orphans(known, ended_flow_runs, ask)
+    said = _SAID
+    if failure is not None:
+        said = f"{_SAID} The platform could not be asked for their status: {failure}"
+        logger.warning("The platform could not be asked for orphans: %s", failure)
+    rows = as_rows([*mine, *others])
+    show(PrefectArtifact("table", rows or [{"what": "nothing"}], said, flow_run_id(), key=KEY))
+    if not mine:
         return 0
-    told = f"No live run waits for {len(here)} orders and jobs; the table artifact {KEY} lists them."
+    told = f"No live run waits for {len(mine)} orders and jobs; the table artifact {KEY} lists them."
     logger.warning(told)
     # The caller of the flow gets the state's data.
-    return Completed(name="OrphansFound", message=told, data=len(here))  # type: ignore[return-value]
+    return Completed(name="OrphansFound", message=told, data=len(mine))  # type: ignore[return-value]
 
 
-async def _rows(here: list[Any], credentials: str | None) -> list[dict[str, Any]]:
-    client = await ivcap_client(credentials, deployed=True)
-    known = journal()
-    others = await asyncio.create_task(elsewhere(client, known))
-    return as_rows([*await seen(client, here), *others])
+async def _asked(look: Callable[[IvcapClient], Awaitable[T]], credentials: str | None) -> T:
+    return await look(await ivcap_client(credentials, deployed=True))

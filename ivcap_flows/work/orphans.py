@@ -5,12 +5,12 @@ The platform cannot cancel them, so they continue and cost money. This module na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.errors import ForbiddenError, NotFoundError, PlatformError
+from ivcap_flows.errors import ForbiddenError, IvcapFlowsError, NotFoundError, PlatformError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id, short_run, without_key
 from ivcap_flows.journal.rows import COMES_BACK
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.orders import OrderRecord
     from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
 
-__all__ = ["Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
+__all__ = ["Orphan", "all_orphans", "as_rows", "is_orphan", "live_of", "orphans_of"]
 
 
 UNKNOWN: Final = "unknown"
@@ -65,6 +65,9 @@ class Orphan:
         return round(((self.ended_at or datetime.now(timezone.utc)) - self.since).total_seconds() / 3600, 2)
 
 
+_Both = tuple[list[Orphan], list[Orphan]]
+
+
 def live_of(journal: Journal, run_id: str) -> list[IntentRow]:
     """Return the orders and jobs that a run requested and whose end the journal does not know."""
     rows = [row for noun in KINDS for row in journal.intents.where(run_id=run_id, noun=noun, limit=None)]
@@ -83,6 +86,24 @@ def orphans_of(journal: Journal, ended: Ended | None = None) -> list[Orphan]:
             by_run.setdefault(row.run_id, []).append(row)
     found = [orphan for run_id, some in by_run.items() for orphan in _of_run(journal, run_id, some, ended)]
     return sorted(found, key=lambda orphan: (orphan.since is not None, orphan.since))
+
+
+def all_orphans(
+    journal: Journal, ended: Ended, ask: Callable[[Callable[[IvcapClient], Awaitable[_Both]]], _Both]
+) -> tuple[list[Orphan], list[Orphan], str | None]:
+    """Return the orphans that this journal knows, as IVCAP shows them, and those of other journals.
+
+    `ask` calls a function with IVCAP's client. If it fails, return what this journal knows, and the reason.
+    """
+    here = orphans_of(journal, ended)
+
+    async def looked(client: IvcapClient) -> _Both:
+        return await seen(client, here), await elsewhere(client, journal)
+
+    try:
+        return (*ask(looked), None)
+    except IvcapFlowsError as error:
+        return here, [], str(error)
 
 
 def is_orphan(journal: Journal, row: IntentRow, ended: Ended | None = None) -> bool:

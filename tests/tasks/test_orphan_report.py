@@ -54,7 +54,8 @@ def test_what_others_opened_to_all_is_no_orphan(in_script, effects, other_journa
 
 
 def test_the_orphans_are_a_table_in_prefect(in_flow, effects, unique, monkeypatch, caplog):
-    """The scheduled flow lists the orphans of a failed flow, whose own warning has named them at its end."""
+    """The scheduled flow lists the orphans of a failed flow, whose own warning has named them at its end; while IVCAP
+    is away, too."""
 
     def body():
         place_order("sleep", {"seconds": 2})
@@ -69,9 +70,18 @@ def test_the_orphans_are_a_table_in_prefect(in_flow, effects, unique, monkeypatc
     state = report_orphans(return_state=True)
     assert (state.name, state.type.value) == ("OrphansFound", "COMPLETED")
     assert report_orphans() == state.result() == 1
+    told = newest_table(row.urn)
+    assert (told["run"], told["of"]) == ("failed", "sleep") and "takes it up" in told["next"]
+    effects.embedded.add_fault(path="^/1/", status=503)
+    assert report_orphans() == 1 and newest_table(row.urn)["status"] == "unknown"
+    assert "could not be asked" in caplog.text
+
+
+def newest_table(urn: str) -> dict[str, str]:
+    """The row of an order in the newest table."""
     with get_client(sync_client=True) as client:
         [artifact] = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[KEY])), limit=1, sort="CREATED_DESC"
         )
-    [told] = [each for each in json.loads(artifact.data) if each["urn"] == row.urn]
-    assert (told["run"], told["of"]) == ("failed", "sleep") and "takes it up" in told["next"]
+    [told] = [each for each in json.loads(artifact.data) if each["urn"] == urn]
+    return told
