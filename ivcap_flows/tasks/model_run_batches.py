@@ -26,7 +26,7 @@ from ivcap_flows.registration.work import work_record
 from ivcap_flows.registration.work_source import WorkSource
 from ivcap_flows.registration.workflow import RegisteredWorkflow, Workflow
 from ivcap_flows.tasks.accounts import credentials_of
-from ivcap_flows.tasks.batch_artifacts import ProgressArtifact, show_faults, show_outcomes
+from ivcap_flows.tasks.batch_artifacts import BatchArtifacts
 from ivcap_flows.tasks.call import IvcapCredentialsLike, ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.describing import describing
 from ivcap_flows.tasks.model_runs import workflow_for
@@ -86,7 +86,7 @@ async def _register_model_runs(
         await asyncio.to_thread(check_place, Path(out), rows_file)
     drafts = Drafts(call.client, call.journal, call.platform, call.account)
     rows, stated = await _rows(source, workflow, await terms_of(terms), call, drafts)
-    progress = ProgressArtifact()
+    shown = BatchArtifacts()
     with Batch(
         rows,
         call.client,
@@ -97,11 +97,11 @@ async def _register_model_runs(
             alone=credentials_of("provena", credentials, call.attempt) is not None,
         ),
         stall_timeout=stall_timeout,
-        progress=progress.update,
+        progress=shown.update,
     ) as batch:
         report = await batch.check(call.journal)
         if report.wrong:
-            await show_faults(batch.faults(), report)
+            await shown.show_faults(batch.faults(), report)
         if report.wrong and not skip_invalid:
             in_file = isinstance(source, str | Path)
             listed = "`ivcap-flows models validate` lists all faults" if in_file else "Prefect shows a table of them"
@@ -111,7 +111,7 @@ async def _register_model_runs(
             only_planned("model runs", report.source, origin=f"journal {call.journal.url}" if kept else None)
             return _result(call, report, runs)
         file = None if out is None else Path(os.path.abspath(out))  # noqa: ASYNC240 - asks for nothing but the folder
-        async with progress:
+        async with shown:
             report = await batch.register(
                 call.journal,
                 call.attempt,
@@ -121,7 +121,7 @@ async def _register_model_runs(
                 limit=call.limit,
                 out=file,
             )
-        await show_outcomes(batch.outcomes(), report)
+        await shown.show_outcomes(batch.outcomes(), report)
         handles = await asyncio.to_thread(_handles, batch, call.journal)
         troubles = list(islice(batch.outcomes("failed", "doubtful"), _NAMED))
     if (report.failed or report.doubtful) and raise_on_failure:

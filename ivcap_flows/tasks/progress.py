@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from ivcap_flows.settings import Settings
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.orders import OrderRecord
 
-__all__ = ["TABLE", "progress_of", "runs_here"]
+__all__ = ["TABLE", "Updates", "progress_of", "runs_here"]
 
 TABLE: Final = "orders"
 """The key of the table artifact begins so and ends with the flow's name; each flow run makes one version of it."""
@@ -46,6 +47,31 @@ _RUNS: Final = 20
 logger = logger_of("ivcap_flows.waiting")
 
 
+class Updates:
+    """Updates of what Prefect shows of some work. Whatever is wrong with Prefect, the work continues.
+
+    An update ends after ten seconds. After one that failed, there are none for a minute.
+    """
+
+    def __init__(self) -> None:
+        self._away_until = 0.0
+
+    @property
+    def paused(self) -> bool:
+        """Whether Prefect is not told, since it did not answer."""
+        return time.monotonic() < self._away_until
+
+    async def tell(self, update: Callable[[], Awaitable[None]]) -> None:
+        """Await an update, unless they are paused. A failure is logged and not raised."""
+        if self.paused:
+            return
+        try:
+            await asyncio.wait_for(update(), _PATIENCE)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._away_until = time.monotonic() + _AWAY
+            logger.debug("Could not show the progress of the work in Prefect: %s", error)
+
+
 @dataclass
 class _Table:
     """The table of one flow run."""
@@ -53,8 +79,7 @@ class _Table:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     artifact: UUID | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    away_until: float = 0.0
-    """Until when Prefect is not told, since it did not answer."""
+    updates: Updates = field(default_factory=Updates)
 
 
 _tables: OrderedDict[str, _Table] = OrderedDict()
@@ -144,14 +169,10 @@ class _Shown:
         await self._tell(bar=self._bar is not None)
 
     async def _tell(self, *, bar: bool) -> None:
-        if time.monotonic() < self._table.away_until or not self._changed:
+        if self._table.updates.paused or not self._changed:
             return
         self._changed = False
-        try:
-            await asyncio.wait_for(self._tell_prefect(bar=bar), _PATIENCE)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with Prefect, the wait continues
-            self._table.away_until = time.monotonic() + _AWAY
-            logger.debug("Could not show the progress of the wait in Prefect: %s", error)
+        await self._table.updates.tell(partial(self._tell_prefect, bar=bar))
 
     async def _tell_prefect(self, *, bar: bool) -> None:
         async with self._table.turn:

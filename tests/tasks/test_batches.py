@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from ivcap_flows.durable.plan import plan
 from ivcap_flows.errors import InputError, RegistrationFailedError
 from ivcap_flows.provena.models import Associations, ModelRunRecord, Study, TemplatedDataset
 from ivcap_flows.tasks import (
+    batch_artifacts,
     explore_lineage,
     lineage_report,
     mint_dataset,
+    progress,
     register_item,
     register_model_runs,
     upload_artifact,
@@ -76,6 +79,21 @@ def test_records_of_a_flow(in_flow, in_script, effects, records, tmp_path, ivcap
     table = next(each for each in shown("table") if "3 registered" in each["description"])
     assert [row["model run"] for row in json.loads(table["data"])] == [run.urn for run in first.runs]
     assert any(each["data"] == 100.0 for each in shown("progress"))
+
+
+def test_a_prefect_that_does_not_answer_delays_no_batch(in_flow, effects, records, monkeypatch):
+    """It is not asked for all that it would show, and not waited for for long."""
+    asked = []
+
+    async def hang(*_):
+        asked.append(1)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(batch_artifacts, "ashow", hang)
+    monkeypatch.setattr(progress, "_PATIENCE", 0.2)
+    began = time.monotonic()
+    assert len(in_flow(lambda: register_model_runs(records)).runs) == 3
+    assert len(asked) < 3 and time.monotonic() - began < 30
 
 
 def test_wrong_records_and_a_plan_send_nothing(in_flow, in_script, effects, records, tmp_path):
