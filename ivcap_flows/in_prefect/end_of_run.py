@@ -30,6 +30,7 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
         from ivcap_flows.work.orphans import live_of
 
         rows = live_of(journal, run_id)
+        names = [f"{row.urn or _without_urn(journal, row)} ({row.subject})" for row in rows[:_NAMED]]
     except Exception:
         log.warning("It is not known which orders and jobs run %s leaves on the platform.", run_id, exc_info=True)
         return
@@ -37,7 +38,6 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
         return
     if not (outcome == "failed" and _is_tried_again()):
         emit_orphans(rows, outcome)
-    names = [f"{row.urn or _without_urn(journal, row)} ({row.subject})" for row in rows[:_NAMED]]
     more = [f"and {len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
     log.warning(
         "Run %s %s. The platform cannot cancel its orders and jobs, so these continue and are paid for: %s. The next "

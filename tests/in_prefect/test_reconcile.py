@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Running
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.attempts import open_attempt
 from ivcap_flows.capture.calls import Call
+from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders
@@ -393,3 +394,17 @@ def test_what_a_failed_run_is_still_requesting_is_in_no_doubt(ivcap_journal, cap
     ivcap_journal.intents.release(sent, "lost")
     tell_of_live_orders(ivcap_journal, opened.run.id, "failed")
     assert "in doubt (tides)" in caplog.text
+
+
+def test_a_journal_that_goes_away_fails_no_run(ivcap_journal, caplog, monkeypatch):
+    """What it leaves on the platform is not known then, and the log says so."""
+    opened = ivcap_journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r"))
+    new = NewIntent("k1:a", "k1:a", "order", "p", "a", "account", {}, run_id=opened.run.id, subject="tides")
+    ivcap_journal.intents.mark_sent(ivcap_journal.intents.claim(new).intent)
+
+    def away(row):
+        raise JournalError("The journal is away.")
+
+    monkeypatch.setattr(ivcap_journal.intents, "held", away)
+    tell_of_live_orders(ivcap_journal, opened.run.id, "failed")
+    assert "It is not known which orders and jobs" in caplog.text
