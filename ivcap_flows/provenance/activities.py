@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Final
+from typing import Any, Final
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, content_of
@@ -55,8 +55,8 @@ class Activities:
     def agents(self, activity: Record) -> list[Record]:
         """Return who is responsible for an activity: its own agents, else those of the nearest activity around it."""
         for each in (activity, *self.above(activity.id)):
-            of = [each, *self.attempts(each.id)] if each.type == "flow-run" else [each]
-            found = {agent.id: agent for one in of for agent in self.graph.targets(one.id, "wasAssociatedWith")}
+            agents = (self.graph.targets(part.id, "wasAssociatedWith") for part in self.parts(each))
+            found = {agent.id: agent for some in agents for agent in some}
             if found:
                 return list(found.values())
         return []
@@ -111,11 +111,22 @@ class Activities:
 
     def last_seen(self, activity: Record) -> datetime:
         """Return the latest moment that is known of an activity."""
-        times = [activity.ended, *(each.ended for each in self._parts(activity)), self.began(activity)]
+        times = [*(part.ended for part in self.parts(activity)), self.began(activity)]
         return max(time for time in times if time is not None)
 
-    def _parts(self, activity: Record) -> list[Record]:
-        return self.attempts(activity.id) if activity.type == "flow-run" else []
+    def parts(self, activity: Record) -> list[Record]:
+        """Return an activity itself, and of a flow run its attempts, the last one last."""
+        return [activity, *(self.attempts(activity.id) if activity.type == "flow-run" else ())]
+
+    def parameters(self, activity: Record) -> dict[str, Any]:
+        """Return the parameters of an activity, or what was requested by it, by name."""
+        values: dict[str, Any] = {}
+        for part in self.parts(activity):
+            for used in self.graph.targets(part.id, "used"):
+                if used.type == "parameters":
+                    values |= used.attributes.get("values") or {}
+        own = activity.attributes.get("parameters") or activity.attributes.get("request")
+        return values | (own if isinstance(own, dict) else {})
 
 
 def columns_of(record: Record) -> list[tuple[str, str | None]]:

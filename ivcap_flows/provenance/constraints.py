@@ -9,16 +9,17 @@ no generation or usage of one entity by one activity is recorded twice.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from ivcap_flows.provenance.records import Record
 
-__all__ = ["closing", "cycles"]
+__all__ = ["closing", "cycles", "leads"]
 
 _ORDERS: Final = (frozenset({"wasDerivedFrom", "specializationOf"}), frozenset({"wasStartedBy"}))
 
-Arrows = Mapping[str, Iterable[str]]
+Arrows = Mapping[str, Collection[str]]
+"""The things to which each leads."""
 
 
 def cycles(relations: Iterable[Record]) -> list[str]:
@@ -50,7 +51,7 @@ def closing(relations: Iterable[Record]) -> list[str]:
     dropped = []
     for link in links:
         if link.type == "wasDerivedFrom":
-            if _leads(kept, link.target or "", link.source or ""):
+            if leads(kept, [link.target or ""], link.source or ""):
                 dropped.append(link.id)
             else:
                 kept[link.source or ""].append(link.target or "")
@@ -83,13 +84,11 @@ def _caught(arrows: Arrows) -> set[str]:
     return set(left)
 
 
-def _leads(arrows: Arrows, start: str, goal: str) -> bool:
-    reached, queue = {start}, [start]
-    while queue:
-        node = queue.pop()
-        if node == goal:
-            return True
-        fresh = [other for other in arrows.get(node, ()) if other not in reached]
-        reached.update(fresh)
+def leads(arrows: Arrows, starts: Collection[str], goal: str) -> bool:
+    """Whether one of the things is the goal, or leads to it."""
+    reached, queue = {*starts}, [*starts]
+    while queue and goal not in reached:
+        fresh = {*arrows.get(queue.pop(), ())} - reached
+        reached |= fresh
         queue += fresh
-    return False
+    return goal in reached

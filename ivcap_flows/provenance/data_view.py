@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
+from ivcap_flows.provenance.constraints import leads
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, relation
 from ivcap_flows.provenance.rules import BEHIND
@@ -70,7 +71,7 @@ def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
         links += (
             relation(_name(kept[id_], kept[origin], graph), id_, origin)
             for origin in origins
-            if not _leads(whole[id_] - {origin}, origin, whole)
+            if not leads(whole, whole[id_] - {origin}, origin)
         )
     return Graph.of(kept, links)
 
@@ -106,15 +107,3 @@ def _origins(start: str, steps: Mapping[str, list[str]], kept: Mapping[str, Reco
             yield id_
         elif graph.nodes[id_].type in _BETWEEN:
             queue += steps.get(id_, ())
-
-
-def _leads(starts: Collection[str], end: str, ways: Mapping[str, Collection[str]]) -> bool:
-    """Return whether one of the things leads to the end."""
-    queue, seen = list(starts), set(starts)
-    while queue:
-        fresh = set(ways[queue.pop()]) - seen
-        if end in fresh:
-            return True
-        seen |= fresh
-        queue += fresh
-    return False

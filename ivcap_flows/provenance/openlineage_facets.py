@@ -222,15 +222,7 @@ class Facets:
         return environment_variables_run.EnvironmentVariablesRunFacet(listed, producer=self._producer)
 
     def _parameters(self, activity: Record) -> Any:
-        values: dict[str, Any] = {}
-        whole = [activity, *self.activities.attempts(activity.id)] if activity.type == "flow-run" else [activity]
-        for each in whole:
-            for given in self.graph.targets(each.id, "used"):
-                if given.type == "parameters":
-                    values |= given.attributes.get("values") or {}
-        own = activity.attributes.get("parameters") or activity.attributes.get("request")
-        if isinstance(own, dict):
-            values |= own
+        values = self.activities.parameters(activity)
         if not values:
             return None
         listed = [

@@ -134,8 +134,7 @@ class Crate(Things):
         self._add(entity | self._properties(activity))
 
     def _given(self, activity: Record) -> list[str]:
-        parts = [activity, *self.activities.attempts(activity.id)] if activity is self.run else [activity]
-        used = [each for part in parts for each in self.graph.targets(part.id, "used")]
+        used = [each for part in self.activities.parts(activity) for each in self.graph.targets(part.id, "used")]
         return [self.ref(each) for each in used if type_of(each).lineage == "dataset"]
 
     def _products(self) -> list[str]:
@@ -217,17 +216,9 @@ class Crate(Things):
 
     def _values(self, activity: Record) -> list[str]:
         """Return the parameters of an activity as values. Those of the run also become inputs of its workflow."""
-        values: dict[str, Any] = {}
-        parts = [activity, *self.activities.attempts(activity.id)] if activity is self.run else [activity]
-        for each in parts:
-            for used in self.graph.targets(each.id, "used"):
-                if used.type == "parameters":
-                    values |= used.attributes.get("values") or {}
-        own = activity.attributes.get("parameters") or activity.attributes.get("request")
-        values |= own if isinstance(own, dict) else {}
         found = []
         files = self._files_given(activity) if activity is self.run and self.code is not None else {}
-        for name, value in values.items():
+        for name, value in self.activities.parameters(activity).items():
             if name in files:
                 for given in files[name]:
                     self.entities[given].setdefault("exampleOfWork", ref_to(self._formal("input", name, "File")))
@@ -243,7 +234,7 @@ class Crate(Things):
     def _files_given(self, run: Record) -> dict[str, list[str]]:
         """Return the files that a run was given, by parameter."""
         found: dict[str, list[str]] = {}
-        for part in (run, *self.activities.attempts(run.id)):
+        for part in self.activities.parts(run):
             for use in self.graph.links_from(part.id, "used"):
                 given, role = self.graph.nodes[use.target or ""], use.attributes.get("role")
                 if "File" in type_of(given).crate and self.ref(given) in self.entities:
