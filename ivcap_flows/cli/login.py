@@ -63,6 +63,8 @@ def login(
     for name in (block, provena):
         if name is not None and not _BLOCK_NAME.fullmatch(name):
             raise InputError(f"A block name has only small letters, digits and dashes, unlike {name!r}.")
+    if url is not None:
+        _check_url(url)
     if provena is not None:
         if any(given is not None for given in (url, context, block)):
             raise InputError("--provena takes no URL, --context or --block: the settings say where Provena is.")
@@ -75,12 +77,18 @@ def login(
         raise InputError("--block and --context are two places for one login. Give one of them.")
 
 
+def _check_url(url: str) -> None:
+    """Raise InputError for a URL that cannot be read or has no host."""
+    with contextlib.suppress(ValueError):
+        if urlsplit(platform_id(url)).hostname:
+            return
+    raise InputError(f"The URL of IVCAP must be like https://host/path, not {url!r}.")
+
+
 def _ivcap_to_context(context: str | None, url: str | None) -> None:
     # Imported here, since otherwise every command would load the client and its cryptography.
     from ivcap_flows.ivcap.contexts import ACTIVE, ContextFile
 
-    if url is not None and not urlsplit(url).hostname:
-        raise InputError(f"The URL of IVCAP must be like https://host/path, not {url!r}.")
     file = ContextFile()
     known = _known_context(file, url, context or (None if url else ACTIVE))
     name = known.name if known else context or urlsplit(url or "").hostname or ""
@@ -99,9 +107,13 @@ def _ivcap_to_context(context: str | None, url: str | None) -> None:
 
 
 def _known_context(file: ContextFile, url: str | None, context: str | None) -> Context | None:
-    """Return the existing context to log in to again, or None for a new one."""
+    """Return the existing context to log in to again, or None for a new one.
+
+    Raise ConfigurationError for a file that could not store the login.
+    """
     if url is None:
         return file.read(context or "")
+    file.check()
     try:
         found = file.read(context or urlsplit(url).hostname or "")
     except ConfigurationError:

@@ -66,6 +66,10 @@ class ContextFile:
         self.path = path or config_file()
         self._longest_wait = longest_wait
 
+    def check(self) -> None:
+        """Raise ConfigurationError if there is a file that cannot be read."""
+        self._document()
+
     def read(self, name: str) -> Context:
         """Read a context by its name, or the active one by the name `active`.
 

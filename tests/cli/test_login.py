@@ -128,6 +128,11 @@ def test_what_cannot_be_logged_in_to(ivcap_flows, embedded_platform, monkeypatch
         monkeypatch.delenv(name)
     assert "Set PROVENA_DOMAIN and PROVENA_REALM" in ivcap_flows("login", "--provena", "reef").err
     assert not config_file().exists()
+    # Before the user confirms what could not be stored.
+    config_file().parent.mkdir(parents=True, exist_ok=True)
+    config_file().write_text("version: [")
+    embedded_platform.forget_requests()
+    assert "is no YAML. Mend it" in ivcap_flows("login", url).err and not embedded_platform.requests()
 
 
 @pytest.mark.parametrize("beside", [{"IVCAP_URL": "https://x"}, {"IVCAP_JWT": "t"}, {"IVCAP_BASE_URL": "http://x"}])

@@ -60,6 +60,8 @@ REFUSED = {
     "get urn:ivcap-flows:run:1": "is no URN of IVCAP that can be read",
     "get 102.100.100/1": "is no URN of IVCAP that can be read",
     "login nonsense": "must be like https://host/path, not 'nonsense'",
+    "login 'https://[x'": "must be like https://host/path, not 'https://[x'",
+    "login https://x:y --block reef": "must be like https://host/path, not 'https://x:y'",
     "login http://x --block Nope!": "only small letters, digits and dashes, unlike 'Nope!'",
     "login --provena Reef!": "only small letters, digits and dashes, unlike 'Reef!'",
     f"services {NOT_UTF8}": "is not UTF-8",
