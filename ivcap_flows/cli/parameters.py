@@ -148,8 +148,6 @@ def _refuse_missing(flow: Flow[..., Any], types: Mapping[str, inspect.Parameter]
 
 def _learn(name: str, text: str) -> None:
     """Hide from now on, in whatever is said of it, a value that is given to a secret name."""
-    from ivcap_flows.cli.written_values import tree, untyped
-
     parts: Any = None
     with suppress(ValueError, InputError):
         parts = untyped(tree(text))
@@ -177,8 +175,6 @@ def _annotations(flow: Flow[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def _reader(flow: Flow[..., Any], name: str, types: Mapping[str, inspect.Parameter]) -> _TypedReader:
-    from ivcap_flows.cli.parameters import _TypedReader
-
     known = [each for each in types.values() if each.kind not in _MANY]
     found = next((each for each in known if each.name == name), None)
     found = found or next((each for each in types.values() if each.kind is each.VAR_KEYWORD), None)

@@ -108,7 +108,6 @@ def _code_problems(path: str, graph: Graph) -> Iterator[str]:
 
 
 def _input_problems(graph: Graph, hosts: Collection[str]) -> Iterator[str]:
-    from ivcap_flows.cli.rerun import inputs_of
     from ivcap_flows.reading.verification import digest_of
 
     others = sorted(set(hosts) - {socket.gethostname()})

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 from ivcap_flows.errors import PlatformOffError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
 
-__all__ = ["Describe", "describing"]
+if TYPE_CHECKING:
+    from ivcap_flows.registration.requirements import Describe
 
-Describe: TypeAlias = Callable[[str], Awaitable[Artifact]]
+__all__ = ["describing"]
 
 
 def describing(
