@@ -204,7 +204,8 @@ class Session:
                 return await once(client, None if repeat == "idempotent" else _ConfirmedSend())
 
         reply = await self._tried(attempt, repeat)
-        if repeat != "idempotent":
+        # Callers may expect statuses that refuse, to read their bodies.
+        if repeat != "idempotent" and reply.status < 300:
             note_accepted()
         return reply
 
