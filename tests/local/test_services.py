@@ -54,6 +54,15 @@ def test_a_job_of_its_own_tells_what_it_uses_as_an_order_does(first, register_se
         assert told["content"] == {"order": order, "artifact": artifact}
 
 
+def test_what_a_user_states_about_a_job_holds_up_no_job(first):
+    """Although it is in the platform's own words."""
+    order = first.order("sleep", seconds="2")
+    job = first.job_of(order)
+    first.add(job["id"], {"id": job["id"], "status": "mine"}, schema="urn:ivcap:schema:job.2")
+    assert first.finished(first.order("echo", message="beside"))["status"] == "succeeded"
+    assert first.finished(order)["status"] == "succeeded"
+
+
 def test_products_come_from_the_service_with_their_bytes(first, register_service):
     """Products are listed on order and job, can be read as artifacts, and aspects link them to their order."""
     order = first.finished(first.order(register_service("produces", {"name": "text", "type": "string"}), text="bytes"))

@@ -86,6 +86,18 @@ class Aspects:
             self.retract(who, urn)
             return self.add(who, old["entity"], old["schema"], content, policy=policy, replaces=urn)
 
+    def tell(self, who: Principal, entity: str, schema: str, content: Any, *, policy: str = POLICY["aspect"]) -> None:
+        """Append what the platform itself states for an account, in place of what it stated last.
+
+        If several records are valid, which only a user can have made, the newest is replaced.
+        """
+        with self._store.transaction():
+            before = self.newest(who, entity, schema)
+            if before is None:
+                self.add(who, entity, schema, content, policy=policy)
+            else:
+                self.replace(who, before["id"], content, policy=policy)
+
     def retract(self, who: Principal, urn: str) -> None:
         """Mark a record as no longer valid. Idempotent."""
         with self._store.transaction():

@@ -151,7 +151,7 @@ class Jobs:
             "error-message": row["error_message"],
         }
         content = {name: value for name, value in record.items() if value is not None}
-        self._aspects.put(self.owner(row), urn, schemas.JOB, content)
+        self._aspects.tell(self.owner(row), urn, schemas.JOB, content)
         self._event(urn, "ivcap.job.status", schemas.JOB_STATUS, {"job-urn": urn, "status": status})
 
     def _event(self, urn: str, kind: str, schema: str, data: Any) -> None:

@@ -70,12 +70,7 @@ class Services:
                 "fn_schema": shape,
             }
             told = OPEN_METADATA if policy.startswith("urn:ivcap:policy:ivcap.open.") else policy
-            # If there are several, which only a user can have made, use the newest.
-            before = self._aspects.newest(who, urn, schemas.AI_TOOL)
-            if before is None:
-                self._aspects.add(who, urn, schemas.AI_TOOL, tool, policy=told)
-            else:
-                self._aspects.replace(who, before["id"], tool, policy=told)
+            self._aspects.tell(who, urn, schemas.AI_TOOL, tool, policy=told)
         return self._get(urn)
 
     def _store_values(self, who: Principal, urn: str, values: dict[str, Any]) -> None:
