@@ -74,29 +74,19 @@ class Aspects:
                 raise errors.not_unique(
                     f"Several aspects of schema {schema} are valid for {entity}; retract all but one."
                 )
-            old = valid[0]["id"] if valid else None
-            if old is not None:
-                self._store.update("aspects", old, valid_to=clock.now(), retracter=who.subject)
-            return self.add(who, entity, schema, content, policy=policy, replaces=old)
+            return self.tell(who, entity, schema, content, policy=policy)
 
-    def replace(self, who: Principal, urn: str, content: Any, *, policy: str) -> str:
-        """Append a record in place of a given one, with its entity and schema."""
-        with self._store.transaction():
-            old = to_write(self._find(urn), "aspect", urn, who)
-            self.retract(who, urn)
-            return self.add(who, old["entity"], old["schema"], content, policy=policy, replaces=urn)
+    def tell(self, who: Principal, entity: str, schema: str, content: Any, *, policy: str = POLICY["aspect"]) -> str:
+        """Append a record in place of the account's newest valid one: what the platform itself states of an account's.
 
-    def tell(self, who: Principal, entity: str, schema: str, content: Any, *, policy: str = POLICY["aspect"]) -> None:
-        """Append what the platform itself states for an account, in place of what it stated last.
-
-        If several records are valid, which only a user can have made, the newest is replaced.
+        It holds whatever users state about the same, and whether the record before shows yet.
         """
         with self._store.transaction():
             before = self.newest(who, entity, schema)
-            if before is None:
-                self.add(who, entity, schema, content, policy=policy)
-            else:
-                self.replace(who, before["id"], content, policy=policy)
+            old = None if before is None else before["id"]
+            if old is not None:
+                self._store.update("aspects", old, valid_to=clock.now(), retracter=who.subject)
+            return self.add(who, entity, schema, content, policy=policy, replaces=old)
 
     def retract(self, who: Principal, urn: str) -> None:
         """Mark a record as no longer valid. Idempotent."""
