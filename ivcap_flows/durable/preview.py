@@ -9,7 +9,6 @@ from ivcap_flows.durable.effects import Effect, Found, Performed, RecordStore
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.plan import Plan, Planned, Source
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
-from ivcap_flows.journal.claims import LEFT, fresh_row
 
 __all__ = ["preview"]
 
@@ -76,4 +75,7 @@ async def preview(
 
 async def _unwritten(wanted: NewIntent, journal: Journal) -> IntentRow:
     """Return the intent as it would be written, to look for its effect on the platform."""
+    # Imported late: a flow opens its journal when it begins.
+    from ivcap_flows.journal.claims import LEFT, fresh_row
+
     return IntentRow(**fresh_row(wanted, await journal.ask(journal.now)), **LEFT)
