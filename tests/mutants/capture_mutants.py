@@ -114,7 +114,7 @@ def extras_not_looked_at(patch: SetAttribute) -> None:
 
 
 def ends_need_words(patch: SetAttribute) -> None:
-    patch(call_scope, "_text_of", str)
+    patch(call_scope, "described", str)
     patch(values, "_digits", str)
     patch(values, "_named", None)
 
