@@ -136,9 +136,11 @@ def close_process(journal_id: str, writer: Recorder) -> None:
         # A forked child, which has its parent's exit handlers, but not its attempts.
         return
     _attempts().of_flows[logical.attempt.id] = logical
-    # At a prompt, the last error may be any typo since the session began.
-    error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
-    failure = described(error) if error is not None else failure_of_exit()
+    failure = None
+    # A session at a prompt goes on after an error, and however it is left, the next one has a run of its own.
+    if not hasattr(sys, "ps1"):
+        error = getattr(sys, "last_value", None)
+        failure = described(error) if error is not None else failure_of_exit()
     with log_and_count(
         lambda: writer.miss(logical.run.id), "The end of %s could not be recorded.", logical.run.flow_name
     ):
