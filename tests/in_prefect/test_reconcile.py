@@ -1,5 +1,6 @@
 """Ends of runs that their processes did not record: of killed, cancelled and parked ones; and kills while they are."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,11 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
 from on_record import last_graph
@@ -20,17 +20,13 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Running
 
-from ivcap_flows.capture import use_journal
-from ivcap_flows.capture.attempts import open_attempt
-from ivcap_flows.capture.calls import Call
 from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders
 from ivcap_flows.in_prefect.flow_run_states import PrefectState, prefect_state
-from ivcap_flows.in_prefect.reconcile import abandon, reconcile
+from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
-from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import Graph, relation
 from ivcap_flows.secrets import HIDDEN
 from ivcap_flows.sinks import Delivery, drain, run_graph
@@ -47,53 +43,26 @@ def silent(flow_run_id: str) -> None:
     """Prefect says nothing."""
 
 
-def killed_while(place: Path, work: Callable[[Journal], object], *, commits: int = 0) -> bool:
-    """Work on a journal in a child that is killed right after so many commits. Return whether it was."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            _die_after(commits)
-            work(Journal.open(f"sqlite:///{place}"))
-            status = 0
-        finally:
-            os._exit(status)
-    _, ended = os.waitpid(child, 0)
-    assert ended in (0, signal.SIGKILL)
-    return ended != 0
+@pytest.fixture(scope="module")
+def killed_while():
+    """Do something in a journal, in a process that is killed right after so many commits; whether it was."""
+    command = [sys.executable, str(Path(__file__).with_name("dying_recorder.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as recorder:
 
+        def does(what: str, place: Path, *, commits: int = 0) -> bool:
+            print(json.dumps([what, str(place), commits]), file=recorder.stdin, flush=True)
+            ended = int(recorder.stdout.readline())
+            assert ended in (0, signal.SIGKILL)
+            return ended != 0
 
-def _die_after(commits: int) -> None:
-    write, left = Store.write, commits
-
-    @contextmanager
-    def write_and_die(store: Store) -> Iterator[Any]:
-        nonlocal left
-        with write(store) as connection:
-            yield connection
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Store.write = write_and_die
-
-
-def doomed(journal: Journal) -> None:
-    """Open the attempt of a flow run, begin a task of it, and be killed."""
-    flow_run = str(uuid.uuid4())
-    with use_journal(journal) as recorder:
-        opened = open_attempt(RunIdentity("doomed", "doomed.py:doomed", {}, flow_run, flow_run), None, "doomed")
-        ids = opened.run.id, opened.attempt.id, flows_urn("attempt", opened.attempt.id)
-        recorder.put(Call(flows_urn("task-run", "7"), "task-run", "endless", *ids, parameters={"i": 7}))
-        recorder.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
+        yield does
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def killed(killed_while, tmp_path_factory):
     """The journal that a flow left whose process was killed in a task."""
     place = tmp_path_factory.mktemp("killed") / "journal.sqlite"
-    assert killed_while(place, doomed)
+    assert killed_while("doomed", place)
     return place
 
 
@@ -208,8 +177,13 @@ def test_prefects_word_goes_before_the_lease(left):
 
 def test_prefects_api_is_asked_and_may_be_silent(prefect_api):
     """A running state says nothing, a final one its outcome; a server that is not there says nothing either."""
+
+    @flow
+    def running() -> None:
+        pass
+
     with get_client(sync_client=True) as client:
-        flow_run = client.create_flow_run(flow(doomed), state=Running()).id
+        flow_run = client.create_flow_run(running, state=Running()).id
         assert prefect_state(str(flow_run)) is None
         assert prefect_state(str(uuid.uuid4())) is None
         client.set_flow_run_state(flow_run, Cancelled(message="enough"), force=True)
@@ -336,17 +310,6 @@ def test_a_run_that_was_woken_is_left_alone(ivcap_journal, parked, when):
     assert ivcap_journal.runs.get("f1").outcome == "running"
 
 
-def ends(outcome: str) -> Callable[[Journal], None]:
-    """Let an attempt of the run `f1` end; one that is lost does not."""
-
-    def work(journal: Journal) -> None:
-        attempt = begun(journal)
-        if outcome != "lost":
-            journal.runs.close_attempt(attempt.id, outcome)
-
-    return work
-
-
 def told(journal: Journal) -> object:
     """The outcome of the run by its facts."""
     records = [fact.record for fact in journal.facts.of_run("f1")]
@@ -357,20 +320,16 @@ def told(journal: Journal) -> object:
 @pytest.mark.parametrize(
     ("before", "what"), [("parked", "reconcile"), ("lost", "reconcile"), ("failed", "abandon")], ids=str
 )
-def test_an_end_is_recorded_whenever_who_records_it_is_killed(tmp_path, before, what):
+def test_an_end_is_recorded_whenever_who_records_it_is_killed(killed_while, tmp_path, before, what):
     """Whatever was written of Prefect's word before the kill, the next pass has it as a fact, and the pass after that
     nothing. A run is given up and told so, or neither.
     """
-    does = {
-        "abandon": lambda journal: abandon(journal, journal.runs.get("f1")),
-        "reconcile": lambda journal: reconcile(journal, says("cancelled")),
-    }
     commits, more = 0, True
     while more:
         commits += 1
         place = tmp_path / f"{commits}.sqlite"
-        assert not killed_while(place, ends(before))
-        more = killed_while(place, does[what], commits=commits)
+        assert not killed_while(before, place)
+        more = killed_while(what, place, commits=commits)
         with Journal.open(f"sqlite:///{place}") as journal:
             if what == "abandon":
                 assert (journal.runs.get("f1").outcome == "abandoned") == (told(journal) == "abandoned")
