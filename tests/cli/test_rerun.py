@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from checkouts import git
 from modules import load
 from pydantic import SecretStr
 
@@ -21,6 +22,7 @@ from ivcap_flows.provenance import Graph, Record, activity, entity, relation
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+COMMITTED = (("init", "-q"), ("add", "."), ("commit", "-qm", "flows"))
 
 
 @pytest.fixture
@@ -144,21 +146,32 @@ def test_what_came_out_otherwise_is_named(flows, ivcap_flows, transcript, repeat
     assert said.status == 1 and "stamp.txt: " in said.out and "nothing on record explains it" in said.out
 
 
-def test_what_no_command_can_give_is_named(flows, ivcap_flows, transcript, world, monkeypatch):
+@pytest.mark.parametrize(
+    ("commands", "step"),
+    [((), "Put it back"), (COMMITTED, "Its commit is on record; check it out to the same path")],
+    ids=["not committed", "committed"],
+)
+@pytest.mark.usefixtures("prefect_api", "ivcap_journal", "embedded_platform")
+def test_what_no_command_can_give_is_named(commands, step, ivcap_flows, transcript, world, tmp_path):
     """Data in memory, which no record holds; handles, also within lists and mappings; code that is gone."""
+    code = tmp_path / "project" / "rerun_flows.py"
+    code.parent.mkdir()
+    shutil.copy(HERE / code.name, code)
+    for command in commands:
+        git(code.parent, *command)
     given = Artifact(urn=world.made["series"], platform="urn:x", name="series")
-    flows.handed(given, [given], {"series": given}, given.urn, b"bytes")
-    monkeypatch.setattr("ivcap_flows.cli.rerun.Path.is_file", lambda path: False)
+    load(code).handed(given, [given], {"series": given}, given.urn, b"bytes")
+    code.unlink()
     named = """
 $ rerun latest
-The code is gone: there is no file …/rerun_flows.py. Its commit is on record; check it out to the same path.
+The code is gone: there is no file …/rerun_flows.py. {step}.
 Add these parameters, …: one ({handle}); many ({handle}); named ({handle}); urn ({handle}); data (a bytes, …).
 cd …
 IVCAP_FLOWS_REUSE=1 ivcap-flows run …/rerun_flows.py:handed --fresh
 ivcap-flows diff … latest
 [1]
 """
-    transcript(ivcap_flows, named, handle=f"a handle, of which the URN is recorded: {given.urn}")
+    transcript(ivcap_flows, named, handle=f"a handle, of which the URN is recorded: {given.urn}", step=step)
 
 
 def test_what_was_secret_is_added(flows, ivcap_flows, transcript, repeat):
