@@ -141,14 +141,21 @@ class Books:
             verdict.lost.append(f"only {total} bytes of {name} sent, which has {size}")
 
     def _records(self, verdict: Verdict) -> None:
-        """Under a key the records name one effect. Of an upload, each journal that was at it at once names its own."""
+        """Under a key the records name one effect. Of an upload, each journal that was at it before it could see the
+        records of others names its own, and all take that of the oldest record.
+        """
+        one_journal = not (self.scenario.together or self.scenario.forgetful)
         named: dict[str, set[str]] = {effect["key"]: set() for effect in self._effects}
-        for (text,) in self._rows("SELECT content FROM aspects WHERE schema = ?", INTENT_SCHEMA):
+        for (text,) in self._rows("SELECT content FROM aspects WHERE schema = ? ORDER BY seq", INTENT_SCHEMA):
             content = json.loads(text)
-            if content["urn"] in (None, *self._lost) or (self.scenario.together and content["noun"] == "upload"):
+            of = named.get(content["key"])
+            if of is None or content["urn"] in (None, *self._lost):
                 continue
-            if content["key"] in named:
-                named[content["key"]].add(content["urn"])
+            if content["noun"] != "upload" or one_journal or not of:
+                of.add(content["urn"])
+        for effect in self._effects:
+            if effect["noun"] == "upload" and effect["state"] == "done":
+                named[effect["key"]].add(effect["urn"])
         verdict.duplicates += [f"the records of {key} name {sorted(of)}" for key, of in named.items() if len(of) > 1]
 
     def _others(self, verdict: Verdict) -> None:
