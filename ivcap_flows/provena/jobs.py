@@ -64,7 +64,7 @@ class JobsApi(Api):
                 logger.warning("Provena cannot be asked about job %s and is waited for: %s", session_id, trouble)
             unreachable = trouble is not None
             if row is not None and row.done:
-                return await self._settled(row, deadline)
+                return row
             status = row.status if row is not None else status
             left = deadline - time.monotonic()
             if left <= 0:
@@ -87,11 +87,3 @@ class JobsApi(Api):
             if not error.retryable:
                 raise
             return None, str(error)
-
-    async def _settled(self, row: JobRow, deadline: float) -> JobRow:
-        """Read an ended job once more, since the platform overwrites its row without conditions.
-
-        If a slow writer has put back an earlier state, the ended row that was seen first is returned.
-        """
-        again, _ = await self._look(row.session_id, deadline)
-        return again if again is not None and again.done else row
