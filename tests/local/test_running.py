@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import time
+import uuid
 from types import SimpleNamespace
 
 import httpx
@@ -19,6 +21,7 @@ from eventually import auntil, until
 from ivcap_flows.local import clock
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
+from ivcap_flows.local.services.plans import NoPlan
 
 POST = """
 import json, os, time, urllib.request
@@ -140,6 +143,31 @@ def test_an_event_that_is_just_being_told_is_taken_whole(there):
     for _ in range(2):
         dispatcher._take_events({"id": "urn:ivcap:job:1", "events_read": upto}, Folder())
     assert taken == told and upto == len(whole)
+
+
+def test_a_job_whose_end_cannot_be_stored_holds_up_no_other(tmp_path, caplog, monkeypatch):
+    """Whether it runs or waits. It is tried again."""
+    directory, ended = Directory(tmp_path), []
+    directory.prepare()
+    jobs = [f"urn:ivcap:job:{uuid.uuid4()}" for _ in range(4)]
+    for job in jobs[:2]:
+        directory.run(job).mkdir()
+        (directory.run(job) / "started").touch()
+
+    def finish(job, outcome):
+        if job in jobs[::2]:
+            raise sqlite3.OperationalError("disk I/O error")
+        ended.append(job)
+
+    rows = [
+        {"id": job, "status": status, "service": "s", "events_read": 0}
+        for job, status in zip(jobs, ["executing", "executing", "pending", "pending"], strict=True)
+    ]
+    table = SimpleNamespace(active=lambda: rows, advance=lambda job, status: None, finish=finish)
+    dispatcher = Dispatcher(SimpleNamespace(directory=directory, jobs=table, likeness=SimpleNamespace(start=0)))
+    monkeypatch.setattr(dispatcher, "_plan", lambda service: NoPlan("The service is gone."))
+    assert dispatcher.step() == 4 and ended == jobs[1::2]
+    assert [record.args for record in caplog.records] == [(job,) for job in jobs[::2]]
 
 
 async def test_the_state_thread_is_left_to_requests(tmp_path, caplog):

@@ -16,6 +16,8 @@ import sqlite3
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -59,13 +61,14 @@ class Dispatcher:
         """When each waiting job was first seen."""
         self._swept = False
         self._took = 0.0
+        self._has_failed = False
         self.active = 0
 
     async def run(self) -> None:
         while True:
             try:
                 self.active = await self._platform.thread.run(self.step)
-                pause = max(_TICK, self._took * (1 - _SHARE) / _SHARE)
+                pause = max(_TICK, self._took * (1 - _SHARE) / _SHARE, _PAUSE_AFTER_FAULT if self._has_failed else 0.0)
             except Exception:  # noqa: BLE001 - no error may end the care of all jobs
                 # The work is still recorded, so the next round tries again.
                 _log.exception("A round over the jobs failed; it is tried again.")
@@ -75,6 +78,7 @@ class Dispatcher:
     def step(self) -> int:
         """Look at every job that has not ended, and start waiting ones in order of arrival. Return their number."""
         begun = time.monotonic()
+        self._has_failed = False
         rows = self._platform.jobs.active()
         if not self._swept:
             self._sweep({row["id"].rsplit(":", 1)[-1] for row in rows})
@@ -85,8 +89,11 @@ class Dispatcher:
         for row in rows:
             if not self._is_with_runner(row):
                 waiting.append(row)
-            elif not self._care(row):
-                running[row["service"]] += 1
+                continue
+            running[row["service"]] += 1
+            with self._alone(row):
+                if self._care(row):
+                    running[row["service"]] -= 1
         plans: dict[str, Plan | NoPlan] = {}
         # A delay is paced by the machine's time, whatever the platforms' clock is set to.
         self._seen = {row["id"]: self._seen.get(row["id"], begun) for row in waiting}
@@ -99,13 +106,23 @@ class Dispatcher:
             if service not in plans:
                 plans[service] = self._plan(service)
             plan = plans[service]
-            if isinstance(plan, NoPlan):
-                self._platform.jobs.finish(row["id"], Outcome("error", error_message=plan.reason))
-            elif plan.concurrency is None or running[service] < plan.concurrency:
-                self._start(row["id"], plan)
-                running[service] += 1
+            with self._alone(row):
+                if isinstance(plan, NoPlan):
+                    self._platform.jobs.finish(row["id"], Outcome("error", error_message=plan.reason))
+                elif plan.concurrency is None or running[service] < plan.concurrency:
+                    running[service] += 1
+                    self._start(row["id"], plan)
         self._took = time.monotonic() - begun
         return len(rows)
+
+    @contextmanager
+    def _alone(self, row: sqlite3.Row) -> Iterator[None]:
+        """Log an error in the care of one job, which affects no other. The next round tries again."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 - no error may end the care of all jobs
+            self._has_failed = True
+            _log.exception("Job %s could not be looked after; it is tried again.", row["id"])
 
     def _plan(self, service: str) -> Plan | NoPlan:
         row = self._platform.store.one("SELECT * FROM services WHERE id = ?", (service,))
