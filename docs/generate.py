@@ -47,13 +47,18 @@ NOTE: Final = "<!-- Written by docs/generate.py from the code. Change the code, 
 
 SETTINGS: Final = """# Settings
 
-Settings are environment variables; an empty variable counts as not set. They are read when they are needed, so a worker
-may set them for each run.
+Settings are environment variables. Blanks around a value do not count, and a blank variable counts as not set. They
+are read when they are needed, so a worker may set them for each run.
+
+A variable with this package's prefix, that of `IVCAP_FLOWS_JOURNAL`, which is not in the table has no effect. Each run
+warns of it once, with the setting whose name is near, and `ivcap-flows doctor` counts it as wrong.
 
 """
 
 PLATFORMS: Final = """
-The user data folder is `~/.local/share` on Linux (or `XDG_DATA_HOME`) and `~/Library/Application Support` on macOS.
+The user data folder is `~/.local/share` on Linux (or `XDG_DATA_HOME`) and `~/Library/Application Support` on macOS. A
+relative path of the journal is taken from the folder in which the process works: a run and `doctor` warn of it, and
+deployed runs are refused. A journal in a file whose name ends with a blank is refused, with the command that moves it.
 
 ## Which platform a task reaches
 

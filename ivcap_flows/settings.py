@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ivcap_flows.errors import ConfigurationError
@@ -17,6 +20,9 @@ __all__ = ["Settings"]
 
 _HOMES: Final = ("HOME", "XDG_DATA_HOME")
 """The other environment variables that determine the journal's default path."""
+_PREFIX: Final = "IVCAP_FLOWS_"
+_OF_TESTS: Final = re.compile(f"{_PREFIX}(TEST_.*|STANDARDS)")
+"""The names with this prefix that this project's own tests read."""
 
 
 def _default_journal() -> str:
@@ -177,6 +183,14 @@ class Settings(BaseSettings):
         """Return the settings from the present environment; the same object until the environment changes."""
         return _snapshot(tuple(map(os.environ.get, _names())))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _strip(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Strip the values, and leave out blank ones: a newline at the end of a token is no part of it."""
+        _check_file(values.get("IVCAP_FLOWS_JOURNAL"))
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+        return {name: value for name, value in stripped.items() if value != ""}
+
     @field_validator("sinks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -186,6 +200,13 @@ class Settings(BaseSettings):
     def settings_names(cls) -> dict[str, str]:
         """Return the description of each environment variable, in the order of declaration."""
         return {field.alias or name: field.description or "" for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def unknown(cls) -> list[str]:
+        """Return a sentence for each variable of this package's in the environment that is no setting."""
+        known = [name for name in cls.settings_names() if name.startswith(_PREFIX)]
+        found = sorted(name for name in os.environ if name.upper().startswith(_PREFIX) and name not in known)
+        return [_unknown(name, known) for name in found if not _OF_TESTS.fullmatch(name)]
 
     @property
     def ivcap_configured(self) -> bool:
@@ -207,6 +228,27 @@ class Settings(BaseSettings):
                 self.provena_registry_api,
                 self.provena_prov_api,
             )
+        )
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    # The prefix, which all have, would make any two alike.
+    short = {each.removeprefix(_PREFIX): each for each in known}
+    near = get_close_matches(name.upper().removeprefix(_PREFIX), short, 1)
+    step = f"Did you mean {short[near[0]]}?" if near else "Correct its name, or unset it."
+    return f"{name} is no setting of ivcap-flows, so it has no effect. {step}"
+
+
+def _check_file(journal: str | None) -> None:
+    """Raise ConfigurationError if the URL of a journal names a file only with the blanks around it."""
+    if journal is None or journal == journal.strip():
+        return
+    named, meant = (Path(url.removeprefix("sqlite:///")).expanduser() for url in (journal, journal.strip()))
+    if named.exists() and not meant.exists():
+        move = shlex.join(("ivcap-flows", "journal", "move", journal, journal.strip()))
+        raise ConfigurationError(
+            f"The journal is in a file whose name ends with a blank: {str(named)!r}. Settings are read without blanks "
+            f"around them, so IVCAP_FLOWS_JOURNAL cannot name it. Run `{move}`."
         )
 
 

@@ -158,8 +158,10 @@ def open_attempt(
     from ivcap_flows.settings import Settings
 
     writer = recorder()
-    logical = LogicalRun.open(writer.journal, identity, fresh=Settings.current().fresh)
+    logical = LogicalRun.open(journal(deployed=identity.deployed), identity, fresh=Settings.current().fresh)
     opened = logical.opened
+    if opened.attempt.leads:
+        _warn_of_settings(writer.journal)
     with attempt_lock():
         _attempts().of_flows[opened.attempt.id] = logical
     run_id, attempt_id = opened.run.id, opened.attempt.id
@@ -172,6 +174,20 @@ def open_attempt(
         thread.start()
         _attempts().describing[attempt_id] = thread
     return opened
+
+
+def _warn_of_settings(of: Journal) -> None:
+    """Name what the environment says in vain: a limit that is spelt wrong limits nothing."""
+    from ivcap_flows.settings import Settings
+
+    for sentence in Settings.unknown():
+        log.warning(sentence)
+    if of.is_relative:
+        log.warning(
+            "The journal %s has a relative path: started in another folder, this run begins anew and requests "
+            "everything again. Name an absolute path in IVCAP_FLOWS_JOURNAL.",
+            of.url,
+        )
 
 
 def _begun(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.capture.record_writer import Recorder
+from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.in_prefect.events import emit
 
@@ -76,9 +77,20 @@ def is_backing_off() -> bool:
     return time.monotonic() < until and which == (_override or _named())
 
 
-def journal() -> Journal:
-    """Return this process's journal. Raises JournalError or ConfigurationError if it cannot be opened."""
-    return recorder().journal
+def journal(*, deployed: bool = False) -> Journal:
+    """Return this process's journal. Raises JournalError or ConfigurationError if it cannot be opened.
+
+    Set `deployed` if the run belongs to a deployment: such a run is refused a journal by a relative path, since the
+    folder in which a worker runs it, and with it the journal, is often another one each time.
+    """
+    found = recorder().journal
+    if deployed and found.is_relative:
+        raise ConfigurationError(
+            f"The journal {found.url} of this deployed run has a relative path, and so is another one in each folder "
+            "in which a worker runs it. Name an absolute path in IVCAP_FLOWS_JOURNAL, as in `sqlite:////data/flows/"
+            "journal.sqlite`, or a PostgreSQL database."
+        )
+    return found
 
 
 @contextlib.contextmanager

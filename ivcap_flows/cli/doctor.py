@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformOffError
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow
+from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.outbox import FAULT
 
 __all__ = ["doctor"]
@@ -50,8 +52,8 @@ def doctor(
     full: Annotated[bool, Parameter(name="--full")] = False,
     as_json: Json = False,
 ) -> int:
-    """Check packages, journal, platforms and clocks, and list unfinished runs and work. Exit status 1 if something is
-    wrong.
+    """Check packages, settings, journal, platforms and clocks, and list unfinished runs and work. Exit status 1 if
+    something is wrong.
 
     Args:
         block: Also check the credentials blocks of this name in Prefect. A login that can be renewed is renewed.
@@ -112,6 +114,13 @@ def _check_packages() -> list[str]:
     return [f"ivcap-flows {version('ivcap-flows')}, prefect {version('prefect')}, Python {platform.python_version()}"]
 
 
+def _check_settings() -> list[str]:
+    """Name the variables that are set, and those that are no settings."""
+    settings, unknown = Settings(), Settings.unknown()
+    named = [name for name in settings.settings_names() if os.environ.get(name, "").strip()]
+    return [f"{', '.join(named) or 'none'} set in the environment", *map(Wrong, unknown)]
+
+
 def _check_journal() -> list[str]:
     """Name the journal, its weaknesses, effects without a reply or with a second one, and refused deliveries."""
     with open_journal(new=True) as journal:
@@ -137,6 +146,11 @@ def _check_journal() -> list[str]:
         ]
         exposure = journal.exposure()
         state = [journal.url, *map(Wrong, journal.weaknesses()), *([] if exposure is None else [exposure])]
+        if journal.is_relative:
+            state.append(
+                "Its path is relative, so that each folder has a journal of its own, and deployed runs are refused. "
+                "Name an absolute path in IVCAP_FLOWS_JOURNAL."
+            )
         return [*state, *in_doubt, *twice, *refused, *failed]
 
 
@@ -192,6 +206,7 @@ def _issues() -> str:
 
 _CHECKS: Final[dict[str, Check]] = {
     "packages": _check_packages,
+    "settings": _check_settings,
     "journal": _check_journal,
     "runs": check_runs,
     "IVCAP": check_ivcap,

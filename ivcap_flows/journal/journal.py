@@ -64,6 +64,8 @@ class Journal:
     """Identifies this journal, and stays the same when its file is moved."""
     url: str
     """The URL without its password."""
+    is_relative: bool
+    """Whether the URL names a file below the folder in which the process works."""
 
     def __init__(self, store: Store) -> None:
         from ivcap_flows.journal.accounts import Accounts
@@ -89,6 +91,7 @@ class Journal:
         self.processes = processes = Processes(store, self.untold)
         self.id = store.journal_id
         self.url = store.url
+        self.is_relative = store.is_relative
         self.redaction = Redaction(store)
         self.intents = Intents(store, processes, self.redaction)
         self.decisions = Decisions(store, processes, self.redaction)

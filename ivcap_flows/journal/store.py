@@ -91,6 +91,7 @@ class Store:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.path: Path | None = _place_of(parsed) if self.is_sqlite else None
         """The file of an SQLite journal, otherwise None."""
+        self.is_relative = self.is_sqlite and not Path(parsed.database or "").expanduser().is_absolute()
         self.observer: Observer | None = None
         self.journal_id = ""
         self._in_use = False

@@ -48,7 +48,7 @@ def deliver_records(again: bool = False, ivcap: str | None = None, provena: str 
         partial(ivcap_client, ivcap, deployed=True),
         partial(provena_client, provena, deployed=True),
     )
-    done = synchronise(journal(), names, clients, again=again)
+    done = synchronise(journal(deployed=True), names, clients, again=again)
     rows = [
         {"sink": row.sink, "run": row.run_id or "", "state": row.state, "tries": row.tries, "reason": row.reason or ""}
         for row in done.left

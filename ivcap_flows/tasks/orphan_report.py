@@ -44,7 +44,7 @@ def report_orphans(ivcap: str | None = None) -> int:
     Args:
         ivcap: Name of the block `IvcapCredentials`; by default, the worker's environment decides.
     """
-    known = journal()
+    known = journal(deployed=True)
     reconcile(known)
 
     def ask(look: Callable[[IvcapClient], Awaitable[T]]) -> T:

@@ -270,5 +270,5 @@ def watch_parked_runs(minutes: float = 5.0, ivcap: str | None = None) -> None:
         ivcap: Name of the block `IvcapCredentials` for runs that named none; by default, the worker's
             environment decides.
     """
-    watcher = Watcher(own_journal(), credentials=ivcap, deployed=True)
+    watcher = Watcher(own_journal(deployed=True), credentials=ivcap, deployed=True)
     loop.run(watcher.watch(seconds=60 * minutes))

@@ -16,6 +16,7 @@ import pytest
 from ordinary_edges import the
 from prefect import State, states
 from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
 from prefect.futures import wait
 from prefect.states import Failed
 from prefect.tasks import task_input_hash
@@ -23,11 +24,12 @@ from pydantic import SecretStr
 
 from ivcap_flows import flow, task
 from ivcap_flows.capture import acting_as, attempts, context, current_attempt, journal, note, recorded, recorder
-from ivcap_flows.errors import InputError, JournalError
+from ivcap_flows.errors import ConfigurationError, InputError, JournalError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal.runs import Runs
 from ivcap_flows.provenance import Graph, entity
 from ivcap_flows.secrets import HIDDEN
+from ivcap_flows.tasks.orphan_report import report_orphans
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -441,6 +443,47 @@ def test_a_journal_that_cannot_be_opened_costs_the_record_not_the_flow(monkeypat
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / 'journal.sqlite'}")
     assert unlucky() == 3
     assert [run.flow_name for run in journal().runs.recent()] == ["unlucky"]
+
+
+def test_a_run_says_once_what_is_wrong_with_its_settings(monkeypatch, tmp_path, caplog):
+    """A limit that is spelt wrong limits nothing, and a relative path is another journal in another folder."""
+
+    @flow
+    def inner() -> None:
+        pass
+
+    @flow
+    def outer() -> None:
+        inner()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", "sqlite:///relative.sqlite")
+    monkeypatch.setenv("IVCAP_FLOWS_MAXORDERS", "5")
+    outer()
+    said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING and "ivcap_flows" in r.pathname]
+    assert len(said) == 2, said
+    assert said[0].startswith("IVCAP_FLOWS_MAXORDERS is no setting") and "IVCAP_FLOWS_MAX_ORDERS" in said[0]
+    assert said[1].startswith("The journal sqlite:///relative.sqlite has a relative path")
+
+
+def test_a_deployed_run_is_refused_a_journal_by_a_relative_path(monkeypatch, tmp_path):
+    """It would be another one in each folder in which a worker runs it, and all would be requested anew."""
+
+    @prefect.flow
+    def deployed() -> str:
+        return current_attempt().run.id
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", "sqlite:///relative.sqlite")
+    with get_client(sync_client=True) as client:
+        id_ = client.create_deployment(client.create_flow(deployed), name=tmp_path.name)
+        run = client.create_flow_run_from_deployment(id_)
+    with pytest.raises(ConfigurationError, match="sqlite:///relative.sqlite of this deployed run .*absolute path"):
+        run_flow(deployed, flow_run=run)
+    with pytest.raises(ConfigurationError, match="absolute path"):
+        report_orphans.fn()
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / 'absolute.sqlite'}")
+    assert run_flow(deployed, flow_run=run) == journal().runs.recent()[0].id
 
 
 def locked(*_: object, **__: object) -> None:
