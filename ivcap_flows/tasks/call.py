@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -15,12 +17,13 @@ from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, journal, mark_existing, tries_around
 from ivcap_flows.durable import Caller, Effect, Performed, RecordStore, look_since, perform, planning
 from ivcap_flows.durable.platform_time import SPREAD, is_ahead
-from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError
+from ivcap_flows.errors import ForeignHandleError, InputError, IvcapFlowsError, NotFoundError, PlatformError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import EMBEDDED, artifact_urns, flows_urn
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.rows import AccountRow
+from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.accounts import check_account, credentials_of
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
@@ -35,6 +38,7 @@ __all__ = [
     "IvcapCredentialsLike",
     "ProvenaCall",
     "ProvenaCredentialsLike",
+    "calls_made",
     "urn_of",
 ]
 
@@ -43,6 +47,21 @@ IvcapCredentialsLike: TypeAlias = IvcapCredentials | str | None
 ProvenaCredentialsLike: TypeAlias = ProvenaCredentials | str | None
 
 T = TypeVar("T")
+
+logger = logger_of("ivcap_flows.tasks")
+
+_made: ContextVar[list[IvcapCall] | None] = ContextVar("made", default=None)
+
+
+@contextmanager
+def calls_made() -> Iterator[list[IvcapCall]]:
+    """Yield the list of the contexts that the block makes: the accounts whose credentials it was given."""
+    made: list[IvcapCall] = []
+    token = _made.set(made)
+    try:
+        yield made
+    finally:
+        _made.reset(token)
 
 
 @dataclass(frozen=True)
@@ -78,8 +97,9 @@ class _Call:
         """Cause an effect at most once, as part of this attempt."""
         if self.settings.pay_again and effect.spends and effect.once_per in ("flow", "account"):
             effect = replace(effect, once_per="run")
-        if max_resubmits and await self.journal.ask(self._lacks_input, effect.request):
+        if max_resubmits and (lacking := await self._lacking(effect.request)) is not None:
             # It would fail for it again, and cost again.
+            logger.warning("max_resubmits=%d does not count: %s", max_resubmits, lacking)
             max_resubmits = 0
         done = await perform(
             effect,
@@ -95,10 +115,9 @@ class _Call:
             done.value._how = done.in_run
         return done
 
-    def _lacks_input(self, request: Any) -> bool:
-        """Return whether an upload that a request names was found missing on the platform, and not made again yet."""
-        rows = [row for urn in artifact_urns(request) for row in self.journal.intents.where(urn=urn)]
-        return any(row.state == "sent" for row in rows)
+    async def _lacking(self, request: Any) -> str | None:
+        """Return a sentence that names an input of a request for whose lack the work fails each time; None without."""
+        return None
 
     def check(self, *values: Any) -> None:
         """Raise ForeignHandleError if a handle anywhere in the values belongs to another platform."""
@@ -135,11 +154,50 @@ class IvcapCall(_Call):
         await check_account("ivcap", credentials, AccountRow(platform, account), journal(), attempt)
         if attempt is not None:
             acting_as(account, await client.account_name())
-        return cls(journal(), attempt, platform, account, Settings.current(), client)
+        call = cls(journal(), attempt, platform, account, Settings.current(), client)
+        if (made := _made.get()) is not None:
+            made.append(call)
+        return call
+
+    @classmethod
+    async def at_hand(cls, made: Iterable[IvcapCall], platform: str, account: str) -> IvcapCall | None:
+        """Return a context of an account: one of those that were made, else that of the flow's or the environment's
+        credentials; None if these are another's.
+        """
+        for call in made:
+            if (call.platform, call.account) == (platform, account):
+                return call
+        attempt, settings = attempt_at_hand(), Settings.current()
+        credentials = credentials_of("ivcap", None, attempt)
+        if credentials is None and not settings.ivcap_configured:
+            # Nothing is started to find out whose it is.
+            return None
+        try:
+            client = await ivcap_client(credentials, deployed=attempt is not None and attempt.run.deployed)
+            found = await client.platform(), await client.account()
+        except IvcapFlowsError:
+            return None
+        return cls(journal(), attempt, *found, settings, client) if found == (platform, account) else None
 
     @property
     def records(self) -> IdempotencyRecords:
         return IdempotencyRecords(self.client.aspects, self.account)
+
+    async def _lacking(self, request: Any) -> str | None:
+        def uploads() -> list[IntentRow]:
+            return [row for urn in artifact_urns(request) for row in self.journal.intents.where(urn=urn)]
+
+        for row in await self.journal.ask(uploads):
+            if row.account == self.account and row.state == "sent":
+                return f"the input {row.urn} was found missing on the platform, and is not uploaded again yet."
+            if row.account != self.account and row.platform == self.platform:
+                try:
+                    await self.client.artifacts.read(str(row.urn))
+                except NotFoundError:
+                    return f"{self.account} does not see the input {row.urn}, which {row.account} made."
+                except PlatformError:
+                    continue
+        return None
 
     async def service(self, name: str) -> ServiceRecord:
         """Return the service with this name or URN. Raises InputError that names similar ones, and where it looked."""

@@ -16,7 +16,7 @@ from ivcap_flows.handles import Handle
 from ivcap_flows.identity import artifact_urns, ivcap_urn
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.loop import all_of
-from ivcap_flows.tasks.call import IvcapCall
+from ivcap_flows.tasks.call import IvcapCall, calls_made
 from ivcap_flows.tasks.uploads import read_whole
 
 __all__ = ["missing_inputs", "noticing"]
@@ -30,26 +30,28 @@ too."""
 _MOST: Final = 500
 """Maximum number of inputs of failed work that are looked at."""
 _BLOB: Final = re.compile(r"/artifacts/([0-9A-Za-z._-]+)/")
-_URN: Final = re.compile(r"urn:ivcap:[a-z]+:[0-9A-Za-z._-]+")
+_URN: Final = re.compile(r"urn:ivcap:[a-z]+:[0-9A-Za-z._-]*[0-9A-Za-z_-]")
+"""Without a full stop that ends a sentence."""
 
 
 def noticing(body: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
     """Return the body of a task that says what to do if the platform does not have what the journal has.
 
-    An upload is noted as missing, so that the next one of the same content looks for it, and is sent again if it is
-    gone.
+    An upload that its own account does not see either is noted as missing, so that the next one of the same content
+    looks for it, and is sent again if it is gone.
     """
 
     @functools.wraps(body)
     async def noticed(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await body(*args, **kwargs)
-        except NotFoundError as error:
-            with suppress(JournalError):
-                said = await _said(journal(), _named(error) or _given([*args, *kwargs.values()]), error.message)
-                error.message = " ".join([error.message, *said])
-                error.args = (error.message,)
-            raise
+        with calls_made() as calls:
+            try:
+                return await body(*args, **kwargs)
+            except NotFoundError as error:
+                with suppress(JournalError):
+                    said = await _said(journal(), _named(error) or _given([*args, *kwargs.values()]), calls)
+                    error.message = " ".join([error.message, *said])
+                    error.args = (error.message,)
+                raise
 
     return noticed
 
@@ -62,21 +64,21 @@ async def missing_inputs(call: IvcapCall, work: Iterable[Any]) -> list[str]:
         with suppress(PlatformError):
             inputs += [item.urn async for item in call.client.collections.items(collection)]
 
-    async def answer(urn: str) -> str | None:
+    async def is_missing(urn: str) -> bool:
         try:
             await read_whole(call, urn)
-        except NotFoundError as error:
-            return error.message
+        except NotFoundError:
+            return True
         except PlatformError:
             # What failed is told in any case.
-            return None
-        return None
+            return False
+        return False
 
     asked = artifact_urns(inputs)[:_MOST]
     lines = []
-    for urn, missing in zip(asked, await all_of(answer, asked), strict=True):
-        if missing is not None:
-            said = await _said(call.journal, [urn], missing)
+    for urn, missing in zip(asked, await all_of(is_missing, asked), strict=True):
+        if missing:
+            said = await _said(call.journal, [urn], [call])
             lines.append(" ".join([f"The input {urn} is missing on the platform.", *(said or [_OTHER])]))
     return lines
 
@@ -87,26 +89,43 @@ _OTHER: Final = (
 )
 
 
-async def _said(journal: Journal, urns: Sequence[str], error: str) -> list[str]:
-    """Note which of the URNs are uploads that are missing. Return what to do about each that the journal has."""
+async def _said(journal: Journal, urns: Sequence[str], calls: Sequence[IvcapCall]) -> list[str]:
+    """Return what to do about each of the URNs that the journal has. `calls` have the credentials at hand.
 
-    def note() -> list[str]:
-        rows = [row for urn in urns for row in journal.intents.where(urn=urn)]
-        for row in rows:
-            if row.noun in MADE_AGAIN:
-                journal.intents.miss(row, error)
-        return [_next(row) for row in rows if row.noun in MADE_AGAIN or row.state == "done"]
+    Note which are uploads that are missing.
+    """
 
-    return await journal.ask(note)
+    def known() -> list[IntentRow]:
+        return [row for urn in urns for row in journal.intents.where(urn=urn)]
+
+    said = []
+    for row in await journal.ask(known):
+        if row.noun in MADE_AGAIN:
+            said.append(await _looked_for(journal, row, calls))
+        elif row.state == "done":
+            said.append(forget(row.noun, row.key, str(row.urn), row.account))
+    return said
 
 
-def _next(row: IntentRow) -> str:
-    if row.noun in MADE_AGAIN:
+async def _looked_for(journal: Journal, row: IntentRow, calls: Sequence[IvcapCall]) -> str:
+    """Read an upload with its own account, since another gets a 404 for what is there. Note it if it is missing."""
+    own = await IvcapCall.at_hand(calls, row.platform, row.account)
+    if own is None:
+        return (
+            f"{row.account} uploaded it, whose credentials are not at hand, so it is not noted as missing: the next "
+            "upload of the same content is kept, and not sent again. Read it with the credentials of that account."
+        )
+    try:
+        await read_whole(own, str(row.urn))
+    except NotFoundError as error:
+        await journal.ask(journal.intents.miss, row, error.message)
         return (
             "Run again: the next upload of the same content looks for it, and sends it again if the platform has lost "
-            f"it. If it is of another account than {row.account}, pass that one's credentials."
+            "it."
         )
-    return forget(row.noun, row.key, str(row.urn), row.account)
+    except PlatformError as error:
+        return f"Whether {row.account}, which uploaded it, sees it, could not be read, so nothing is noted: {error}"
+    return f"{row.account}, which uploaded it, sees it: pass that account's credentials, or upload it with this one's."
 
 
 def _named(error: NotFoundError) -> list[str]:

@@ -102,13 +102,14 @@ def test_an_order_that_failed_for_it_makes_it_again(effects, lose, source, tasks
     assert (effects.count("/1/artifacts"), effects.count("/1/orders")) == (2, 2)
 
 
-def test_what_failed_for_it_is_not_paid_for_again(effects, lose, source, tasks_service, in_script):
+def test_what_failed_for_it_is_not_paid_for_again(effects, lose, source, tasks_service, in_script, caplog):
     """However often it may be placed anew: the error comes after one order, and names the input."""
     missing = upload_artifact(source)
     lose(missing.urn)
     with pytest.raises(OrderFailedError, match=f"The input {missing.urn} is missing on the platform. Run again"):
         in_script(lambda: tasks.run_order(tasks_service, {"series": missing}, max_resubmits=3))
     assert effects.count("/1/orders") == 1
+    assert f"max_resubmits=3 does not count: the input {missing.urn} was found missing" in caplog.text
 
 
 def test_a_pipeline_that_was_complete_pays_for_nothing_again(effects, lose, source, tasks_service):
@@ -125,7 +126,7 @@ def test_what_only_shows_late_is_not_made_again(effects, embedded_platform, sour
     """The note goes once its own account sees it within the visibility delay."""
     first = upload_artifact(source)
     path = f"/1/artifacts/{first.urn}"
-    embedded_platform.add_fault(method="GET", path=path, status=404, count=1)
+    embedded_platform.add_fault(method="GET", path=path, status=404, count=2)
     missed(first.urn)
     embedded_platform.add_fault(method="GET", path=path, status=404, count=2)
     assert upload_artifact(source).urn == first.urn and effects.count("/1/artifacts") == 1
@@ -133,18 +134,52 @@ def test_what_only_shows_late_is_not_made_again(effects, embedded_platform, sour
     assert (row.state, row.error) == ("done", None)
 
 
-def test_another_account_that_does_not_see_it_makes_nothing_again(effects, second_account, source):
-    """It answers 404, too. The own account looks, and keeps it."""
+def test_another_account_that_does_not_see_it_notes_nothing(effects, second_account, source, monkeypatch):
+    """It answers 404, too. What the own account reads counts, by whichever credentials are at hand; without them the
+    error says what is not done.
+    """
     first = upload_artifact(source)
-    with pytest.raises(NotFoundError, match=effects.intents("upload")[0].account):
+    [row] = effects.intents("upload")
+    with pytest.raises(NotFoundError, match=f"{row.account}, which uploaded it, sees it: pass that account's"):
         get_artifact(first.urn, credentials=second_account)
+    with pytest.raises(NotFoundError, match="sees it"):
+        read_item(first.urn)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("IVCAP_JWT", second_account.token.get_secret_value())
+        with pytest.raises(NotFoundError, match=f"{row.account} uploaded it, whose credentials are not at hand"):
+            get_artifact(first.urn)
+    assert effects.intents("upload") == [row]
     assert upload_artifact(source).urn == first.urn and effects.count("/1/artifacts") == 1
+
+
+def test_what_another_account_names_is_read_with_the_own_one(effects, lose, second_account, source):
+    """So a loss is noticed, whoever meets it."""
+    first = upload_artifact(source)
+    lose(first.urn)
+    with pytest.raises(NotFoundError, match="Run again: the next upload of the same content looks for it"):
+        get_artifact(first.urn, credentials=second_account)
+    assert upload_artifact(source).urn != first.urn
+
+
+def test_what_the_own_account_does_not_see_is_not_paid_for_again(
+    effects, second_account, source, tasks_service, in_script, caplog
+):
+    """An order of another account fails for the upload each time. It is placed once, and the log says why."""
+    theirs = upload_artifact(source)
+    [row] = effects.intents("upload")
+    with pytest.raises(OrderFailedError, match=f"{row.account}, which uploaded it, sees it"):
+        in_script(
+            lambda: tasks.run_order(tasks_service, {"series": theirs}, max_resubmits=3, credentials=second_account)
+        )
+    assert effects.count("/1/orders") == 1 and effects.intents("upload") == [row]
+    assert "max_resubmits=3 does not count: urn:ivcap:account:" in caplog.text
+    assert f"does not see the input {theirs.urn}, which {row.account} made." in caplog.text
 
 
 def test_what_its_own_account_may_not_see_is_not_made_again(effects, embedded_platform, source):
     """403 does not say that it is gone."""
     first = upload_artifact(source)
-    embedded_platform.add_fault(method="GET", path=f"/1/artifacts/{first.urn}", status=404, count=1)
+    embedded_platform.add_fault(method="GET", path=f"/1/artifacts/{first.urn}", status=404, count=2)
     missed(first.urn)
     embedded_platform.add_fault(method="GET", path=f"/1/artifacts/{first.urn}", status=403)
     with pytest.raises(ForbiddenError):
