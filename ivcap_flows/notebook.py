@@ -48,5 +48,5 @@ def trace(thing: Handle | str | os.PathLike[str], /, *, up: bool = False, down: 
     """
     direction: Direction = "both" if up and down else "down" if down else "up"
     name = thing.urn if isinstance(thing, Handle) else os.fspath(thing)
-    with Journal.open(Settings.current().journal) as journal:
+    with Journal.or_empty(Settings.current().journal) as journal:
         return Trace(on_record(journal, name, direction, configured_platforms()), direction)

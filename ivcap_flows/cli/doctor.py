@@ -28,7 +28,8 @@ from ivcap_flows.cli.output import Json, console, moment, print_json
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformOffError
 from ivcap_flows.identity import short_id
-from ivcap_flows.journal import IntentRow
+from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.secrets import scrub_text
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.outbox import FAULT
 
@@ -123,7 +124,10 @@ def _check_settings() -> list[str]:
 
 def _check_journal() -> list[str]:
     """Name the journal, its weaknesses, effects without a reply or with a second one, and refused deliveries."""
-    with open_journal(new=True) as journal:
+    url = Settings().journal
+    if Journal.is_missing(url):
+        return [f"{scrub_text(url)} does not exist yet; the first run makes it"]
+    with open_journal() as journal:
         in_doubt = [
             f"{_doubt(row)}; the next run that asks for it resolves it"
             for row in journal.intents.where(state="sent", limit=None)

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ivcap_flows import loop
 from ivcap_flows.cli.output import AtLeastOne, Json, console, print_json, table, write, writing
 from ivcap_flows.cli.platform import ivcap, provena
-from ivcap_flows.cli.records import open_journal
+from ivcap_flows.cli.records import open_journal, read_journal
 from ivcap_flows.durable.heartbeat import listen
 from ivcap_flows.errors import BadRequestError, InputError, NotFoundError, PlatformOffError
 from ivcap_flows.handles import Artifact, Service
@@ -205,7 +205,7 @@ def resolve(
         raise InputError("A model run belongs to one row; give one --row with --adopt.")
     with (
         _bar() as progress,
-        open_journal(new=True) as journal,
+        open_journal(new=True) if row else read_journal() as journal,
         _batch(open_source(file), None, STALL_TIMEOUT, progress) as batch,
     ):
         loop.run(batch.read())

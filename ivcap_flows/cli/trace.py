@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from ivcap_flows.blocks.configured_platforms import configured_platforms
 from ivcap_flows.cli.output import Full, Json, brief, console, moment, print_json, print_trouble, write
-from ivcap_flows.cli.records import open_journal, unknowns
+from ivcap_flows.cli.records import read_journal, unknowns
 from ivcap_flows.errors import InputError
 from ivcap_flows.provenance import RULES, Direction, Record
 from ivcap_flows.provenance.data_view import SHOWN
@@ -73,7 +73,7 @@ def trace(
     direction: Direction = "both" if up and down else "down" if down else "up"
     ways: tuple[Direction, ...] = ("up", "down") if direction == "both" else (direction,)
     # If nothing was run on this machine, the platforms may still know the thing.
-    with open_journal(new=True) as journal:
+    with read_journal() as journal:
         found = on_record(journal, id, direction, configured_platforms(), runs=not as_json)
         if brief_:
             # What is connected with a thing in other ways stands in neither line.

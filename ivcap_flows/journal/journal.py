@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from functools import partial
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from ivcap_flows.secrets import scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.journal.accounts import Accounts
@@ -119,10 +123,26 @@ class Journal:
 
     @staticmethod
     def is_missing(url: str) -> bool:
-        """Return whether a URL names an SQLite file that does not exist. Raise ConfigurationError for a wrong one."""
+        """Return whether there is no journal at a URL. Make nothing.
+
+        Raise ConfigurationError for a URL or place that cannot hold one, and JournalError if it cannot be reached.
+        """
         from ivcap_flows.journal.store import is_missing
 
         return is_missing(url)
+
+    @classmethod
+    @contextmanager
+    def or_empty(cls, url: str) -> Iterator[Journal]:
+        """Open the journal at a URL to read it; where there is none, an empty one, which is deleted at the end."""
+        if not cls.is_missing(url):
+            with cls.open(url) as journal:
+                yield journal
+            return
+        with TemporaryDirectory(prefix="ivcap-flows-") as folder, cls.open(f"sqlite:///{folder}/empty") as journal:
+            # As messages name it.
+            journal.url = scrub_text(url)
+            yield journal
 
     def now(self) -> datetime:
         """Return the journal's time: this machine's on SQLite, the server's on PostgreSQL."""

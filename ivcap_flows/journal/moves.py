@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.redaction import keep_key, kept_key
 from ivcap_flows.journal.schema import journal_info, metadata, redaction_keys
-from ivcap_flows.journal.store import CREATION, Store, is_missing
+from ivcap_flows.journal.store import CREATION, Place, is_missing
 from ivcap_flows.journal.untold import Untold
 from ivcap_flows.secrets import scrub_text
 
@@ -53,12 +54,8 @@ class Moved:
     rows: dict[str, int]
 
 
-class _End(Store):
-    """A database at one end of a move: it may have no journal, or one that is not in use."""
-
-    def _open(self) -> None:
-        with self.engine.connect():
-            pass
+class _End(Place):
+    """A database at one end of a move."""
 
     @property
     def place(self) -> str:
@@ -129,24 +126,47 @@ def move(source: str, target: str) -> Moved:
     """
     if is_missing(source):
         raise _no_journal(source)
-    old = _End(source)
-    try:
-        new = _End(target)
-        try:
+    with closing(_End(source)) as old:
+        if is_missing(target):
+            # Before a file is made there.
+            with old.read() as reading:
+                _check_is_free(old, reading)
+        with closing(_End(target)) as new:
             return _move(old, new)
-        finally:
-            new.close()
-    finally:
-        old.close()
+
+
+def _check_is_free(old: _End, connection: Connection) -> None:
+    """Raise the error that a move to an empty place would end with."""
+    if (move := _info(old, connection)["move"]) is not None:
+        raise old.moved(move)
+    _processes(old, connection)
+    kept_key(old, connection)
+
+
+def _info(old: _End, connection: Connection) -> dict[str, Any]:
+    """Return the row that describes the journal to be moved. Raise InputError if there is none."""
+    if (info := old.info(connection)) is None:
+        raise _no_journal(old.place)
+    old.journal_id = info["id"]
+    return info
+
+
+def _processes(old: _End, connection: Connection) -> Processes:
+    """Return the processes of the journal. Raise JournalError if one of them seems to run."""
+    processes = Processes(old, Untold())
+    if (process := processes.living(connection)) is None:
+        return processes
+    raise JournalError(
+        f"The process {process.pid} on {process.host} uses the journal {old.place}. Start the command again when "
+        "it has ended; that of a process on another machine is known within a minute.",
+        url=old.place,
+    )
 
 
 def _move(old: _End, new: _End) -> Moved:
     with old.read() as reading, new.read() as beside:
-        info = old.info(reading)
-        if info is None:
-            raise _no_journal(old.place)
         # Before anything is locked: one end would wait for the other.
-        if info == new.info(beside):
+        if _info(old, reading) == new.info(beside):
             raise InputError(f"{old.place} and {new.place} are the same journal. Name an empty database as the second.")
     with old.write() as reading:
         old.keep_others_out(reading)
@@ -162,18 +182,11 @@ def _copied(old: _End, reading: Connection, new: _End) -> dict[str, str] | None:
 
     Return the mark of the copy, or None if an earlier command has removed it.
     """
-    info = old.info(reading)
-    assert info is not None
-    old.journal_id = info["id"]
+    info = _info(old, reading)
     if info["move"] is not None:
         return _mark_of_copy(old, info, new)
-    process = Processes(old, Untold()).living(reading)
-    if process is not None:
-        raise JournalError(
-            f"The process {process.pid} on {process.host} uses the journal {old.place}. Start the command again when "
-            "it has ended; that of a process on another machine is known within a minute.",
-            url=old.place,
-        )
+    # Locks stay behind, and heartbeats arrive young: the dead would count as alive for a minute.
+    _processes(old, reading).note_deaths(reading)
     key = kept_key(old, reading)
     name = str(uuid.uuid4())
     arriving = {"id": name, "from": old.place}

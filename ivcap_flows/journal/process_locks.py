@@ -4,7 +4,8 @@ The kernel releases a lock when its process ends, whatever ended it, also for pr
 the folder. It stays while the process is stopped (Ctrl-Z), and for a process of another user.
 
 A file without a lock proves a death only if it is the very file that was locked: no file of a copied folder is locked.
-So `hold` returns what identifies the file, the journal keeps it, and `life` compares.
+So `hold` returns what identifies the file, the journal keeps it, and `life` compares. Where the file will not be, the
+journal keeps `ENDED` in its place.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Final, Literal
 
 from ivcap_flows.forked import PerProcess, in_forked_child
 
-__all__ = ["Life", "ProcessLocks", "boot_id"]
+__all__ = ["ENDED", "Life", "ProcessLocks", "boot_id"]
 
 Life = Literal["alive", "dead", "unknown"]
 
+ENDED: Final = "ended"
+"""Stands for the lock of a process that was proven dead by it."""
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _IN_MAKING: Final = ".new"
 _held: Final[dict[Path, int]] = {}
@@ -101,6 +104,8 @@ class ProcessLocks:
 
         "unknown" if it has no lock, if its file is not here or cannot be read, and if the file here is another one.
         """
+        if lock == ENDED:
+            return "dead"
         if self._folder is None or lock is None:
             return "unknown"
         try:

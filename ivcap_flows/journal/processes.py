@@ -25,7 +25,7 @@ from ivcap_flows.errors import JournalError
 from ivcap_flows.forked import in_forked_child
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.filesystems import network_file_system
-from ivcap_flows.journal.process_locks import Life, ProcessLocks, boot_id
+from ivcap_flows.journal.process_locks import ENDED, Life, ProcessLocks, boot_id
 from ivcap_flows.journal.rows import ProcessRow
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.journal.store import Store
@@ -48,6 +48,7 @@ _HEARTBEAT = (
     .values(heartbeat_at=sa.bindparam("now", type_=_T.c.heartbeat_at.type))
 )
 _HEARTBEAT_AND_LOCK = _HEARTBEAT.values(lock=sa.bindparam("held", type_=sa.Text))
+_DEATH = sa.update(_T).where(_T.c.id == sa.bindparam("process")).values(lock=ENDED)
 _FREE_INTENT = (
     sa.update(_I)
     .where(_I.c.key == sa.bindparam("b_name"), _I.c.token == sa.bindparam("b_token"))
@@ -148,6 +149,13 @@ class Processes:
         now = self._store.now(connection)
         rows = connection.execute(sa.select(_T).order_by(_T.c.heartbeat_at.desc())).mappings()
         return next((process for row in rows if self.alive(process := ProcessRow(**row), now)), None)
+
+    def note_deaths(self, connection: Connection) -> None:
+        """Write which processes are dead by their locks, for a place where these are not."""
+        processes = (ProcessRow(**row) for row in connection.execute(sa.select(_T)).mappings().all())
+        dead = [{"process": process.id} for process in processes if self.life(process) == "dead"]
+        if dead:
+            connection.execute(_DEATH, dead)
 
     def seems_held(self, process: ProcessRow, token: str | None, now: datetime) -> bool:
         """Return what `holds` does, for display only, by the journal's clock where only the heartbeat is known."""

@@ -97,7 +97,8 @@ processes = sa.Table(
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.BigInteger, nullable=False),
     sa.Column("heartbeat_at", Instant, nullable=False),
-    # What identifies the file that the process has locked. Without a value, only its heartbeat is known.
+    # What identifies the file that the process has locked, or that it was proven dead by it. Without a value, only its
+    # heartbeat is known.
     sa.Column("lock", sa.Text),
 )
 

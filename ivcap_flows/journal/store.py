@@ -30,7 +30,7 @@ from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 from ivcap_flows.journal.transactions import Transactions
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["CREATION", "Store", "is_missing"]
+__all__ = ["CREATION", "Place", "Store", "is_missing"]
 
 logger = logger_of("ivcap_flows.journal")
 
@@ -336,10 +336,30 @@ class Store:
         )
 
 
+class Place(Store):
+    """A database that may have no journal, or one that is not in use. No table is made in it."""
+
+    def _open(self) -> None:
+        with self.engine.connect():
+            pass
+
+
 def is_missing(url: str) -> bool:
-    """Return whether a journal's URL names a file that does not exist. Raise ConfigurationError for a wrong one."""
+    """Return whether there is no journal at a URL. Make nothing.
+
+    Raise ConfigurationError for a URL or place that cannot hold one, and JournalError if it cannot be reached.
+    """
     parsed = _parsed(url)
-    return parsed.get_backend_name() == "sqlite" and not _place_of(parsed).exists()
+    if parsed.get_backend_name() == "sqlite":
+        path = _place_of(parsed)
+        _check_place(path)
+        return not path.exists()
+    place = Place(url)
+    try:
+        with place.read() as connection:
+            return not sa.inspect(connection).has_table(journal_info.name)
+    finally:
+        place.close()
 
 
 def _parsed(url: str) -> URL:
@@ -362,7 +382,7 @@ def _place_of(url: URL) -> Path:
 
 def _sqlite(url: URL) -> Engine:
     path = _place_of(url)
-    _check_folder(path)
+    _check_place(path, make=True)
     engine = sa.create_engine(
         url.set(drivername="sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}, pool_size=8
     )
@@ -409,7 +429,8 @@ def _with_turns(connection: Any, statement: str) -> None:
             time.sleep(0.01)
 
 
-def _check_folder(path: Path) -> None:
+def _check_place(path: Path, *, make: bool = False) -> None:
+    """Raise ConfigurationError or JournalError if a journal's file cannot be at a path. With `make`, make the file."""
     url = f"sqlite:///{path}"
     kind = network_file_system(path)
     if kind is not None:
@@ -420,14 +441,17 @@ def _check_folder(path: Path) -> None:
             url=url,
         )
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
-        target = path if path.exists() else path.parent
-        if not os.access(target, os.R_OK | os.W_OK):
-            raise PermissionError(f"{target} cannot be read and written by this user")
-        # Parameters of flows may be private. SQLite gives its other files the mode of this one.
-        path.touch(mode=0o600)
+        there = next(each for each in (path, *path.parents) if each.exists())
+        if there != path and not there.is_dir():
+            raise NotADirectoryError(f"{there} is no folder")
+        if not os.access(there, os.R_OK | os.W_OK):
+            raise PermissionError(f"{there} cannot be read and written by this user")
+        if make:
+            # Parameters of flows may be private. SQLite gives its other files the mode of this one.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600)
     except OSError as error:
         raise JournalError(
             f"The journal {url} cannot be opened: {error}. Correct the path or its permissions, or name another in "

@@ -3,7 +3,9 @@
 import psycopg
 import pytest
 
+from ivcap_flows.errors import InputError
 from ivcap_flows.journal import Journal, RunIdentity, schema
+from ivcap_flows.notebook import trace
 
 TABLES = [table.name for table in schema.metadata.sorted_tables if table.name not in ("journal_info", "redaction_keys")]
 
@@ -43,9 +45,6 @@ def test_a_journal_moves_there_and_back(ivcap_flows, old_url, new_url, tmp_path,
         assert refused.status == 1 and "was moved to postgresql://" in refused.out + refused.err
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", new_url)
     assert "monthly" in ivcap_flows("runs").out
-    # Here no lock shows that the process has ended, only a heartbeat that is old.
-    with psycopg.connect(new_url) as connection:
-        connection.execute("UPDATE processes SET heartbeat_at = heartbeat_at - 60000000")
     back = f"sqlite:///{tmp_path / 'back.sqlite'}"
     told = ivcap_flows("journal", "move", new_url, back, "--json")
     assert told.status == 0, told
@@ -73,3 +72,22 @@ def test_what_is_refused(ivcap_flows, transcript, old_url, tmp_path):
     with Journal.open(old_url) as journal:
         journal.runs.open_attempt(RunIdentity("monthly", "f.py:monthly", {}, "1", "1"))
         transcript(ivcap_flows, f"$ journal move {old_url} {gone}\n… Start the command again when it has ended…\n[1]")
+    assert not (tmp_path / "gone.sqlite").exists()
+
+
+READING = ("runs", "show latest", "doctor", "trace latest", "models validate {rows}", "models resolve {rows}")
+
+
+def test_a_command_that_only_reads_makes_no_journal(ivcap_flows, old_url, new_url, tmp_path, monkeypatch):
+    """A database on a server is as empty afterwards as before, so a journal can be moved into it."""
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    place = tmp_path / "none.sqlite"
+    for url in (f"sqlite:///{place}", new_url):
+        monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", url)
+        for words in READING:
+            said = ivcap_flows(*words.format(rows=tmp_path / "rows.jsonl").split())
+            assert "Traceback" not in said.err and (words != "doctor" or "does not exist yet" in said.out), said
+        with pytest.raises(InputError, match="No run in the journal .*(none.sqlite|moved_to.*) knows urn:x"):
+            trace("urn:x")
+    assert not place.exists()
+    assert ivcap_flows("journal", "move", old_url, new_url).status == 0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise, product
 from pathlib import Path
@@ -310,6 +311,38 @@ def test_a_journal_that_a_process_uses_is_refused(old, place, child):
     move(old, new)
 
 
+WANTED = NewIntent("k1:c", "k1:c", "order", "p", "a", "run", {"n": 1}, run_id="2")
+LATE = NewIntent("k1:d", "k1:d", "order", "p", "a", "run", {"n": 2}, run_id="2")
+
+
+@on_both
+@pytest.mark.parametrize("target", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+@pytest.mark.catches("a noted death is not believed")
+def test_who_was_proven_dead_before_a_move_is_dead_after_it(old, place, child, target):
+    """Its run goes on, its claims are in doubt or begin anew, and its leases are free, all at once: at the new place no
+    lock says so, and its heartbeat is young."""
+    identity = RunIdentity("f", "f.py:f", {"n": 2}, "2", "2")
+
+    def work():
+        with Journal.open(old) as journal, journal.leases.hold("drain"):
+            journal.runs.open_attempt(identity)
+            journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+            journal.intents.claim(LATE)
+            yield
+
+    worker, new = child(work), place(target)
+    worker.said()
+    worker.kill()
+    move(old, new)
+    with Journal.open(new) as journal:
+        again = journal.runs.open_attempt(replace(identity, flow_run_id="3", root_flow_run_id="3"))
+        assert (again.joined, again.run.id, again.attempt.number) == (True, "2", 2)
+        doubt, anew = journal.intents.claim(WANTED), journal.intents.claim(LATE)
+        assert (doubt.kind, doubt.intent.lingering, anew.kind) == ("doubt", False, "new")
+        with journal.leases.hold("drain") as mine:
+            assert mine
+
+
 @on_both
 def test_a_process_on_another_machine_is_known_by_its_heartbeat(old, place, child):
     """Until that is a minute old."""
@@ -341,8 +374,8 @@ def test_what_was_moved_goes_nowhere_else(old, place):
 def test_a_copy_that_an_earlier_move_left_is_not_opened(old, place, dying_at):
     """Its journal went on where it was, and moved to another place. The copy would be a second one with its id."""
     first, second = place("postgresql"), place("sqlite")
-    # Its commit at the target comes first, then the mark of the source.
-    assert not dying_at(2, old, first, ("UPDATE",))
+    # The death of the process that made it, the commit at the target, then the mark of the source.
+    assert not dying_at(3, old, first, ("UPDATE",))
     assert is_in_use(old) and not is_in_use(first) and len(rows_of(first)["runs"]) == 1
     move(old, second)
     refused(JournalMovedError, "was moved to", old, first)

@@ -41,7 +41,17 @@ from ivcap_flows.ivcap import archive, idempotency_records
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.collections import Collections
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
-from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, schema, store, transitions
+from ivcap_flows.journal import (
+    Claim,
+    IntentRow,
+    Journal,
+    NewIntent,
+    RunRow,
+    process_locks,
+    schema,
+    store,
+    transitions,
+)
 from ivcap_flows.journal.accounts import Accounts
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
@@ -197,6 +207,10 @@ def every_holder_dead(patch: SetAttribute) -> None:
 
 def a_lock_that_says_nothing(patch: SetAttribute) -> None:
     patch(ProcessLocks, "life", lambda self, process, lock: "unknown")
+
+
+def a_noted_death_not_believed(patch: SetAttribute) -> None:
+    patch(process_locks, "ENDED", "")
 
 
 def a_lock_file_known_by_its_name(patch: SetAttribute) -> None:
@@ -757,6 +771,7 @@ MUTANTS: Final = {
     "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),
     "every holder dead": Mutant("what a live process is at is left to it", every_holder_dead),
     "a lock that says nothing": Mutant("who died on this machine is known at once", a_lock_that_says_nothing),
+    "a noted death is not believed": Mutant("who was dead before a move is dead after it", a_noted_death_not_believed),
     "a lock file known by its name": Mutant(
         "a copy of a lock file does not prove a death", a_lock_file_known_by_its_name
     ),

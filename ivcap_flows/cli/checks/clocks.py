@@ -9,7 +9,7 @@ from typing import Final
 
 from ivcap_flows.cli.checks import Wrong, platforms
 from ivcap_flows.cli.platform import in_time, ivcap, provena
-from ivcap_flows.cli.records import open_journal
+from ivcap_flows.cli.records import read_journal
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.wording import duration
 from ivcap_flows.errors import IvcapFlowsError
@@ -66,5 +66,5 @@ async def ahead_of(clock: PlatformClock) -> float | None:
 
 
 def _ahead_of_journal() -> float:
-    with open_journal(new=True) as journal:
+    with read_journal() as journal:
         return (datetime.now(timezone.utc) - journal.now()).total_seconds()

@@ -11,7 +11,7 @@ from ivcap_flows import loop
 from ivcap_flows.cli.checks import Wrong
 from ivcap_flows.cli.output import moment
 from ivcap_flows.cli.platform import in_time, ivcap, provena
-from ivcap_flows.cli.records import open_journal
+from ivcap_flows.cli.records import read_journal
 from ivcap_flows.errors import IvcapFlowsError
 from ivcap_flows.http.auth import expiry
 from ivcap_flows.settings import Settings
@@ -92,7 +92,7 @@ def _search(search: Coroutine[Any, Any, list[str]]) -> list[str]:
 
 async def _left_on_ivcap() -> list[str]:
     client = await ivcap()
-    with open_journal(new=True) as journal:
+    with read_journal() as journal:
         unfinished = [upload async for upload in unfinished_uploads(client, journal)]
         return [*unfinished, *await journal.ask(_noted, journal, *await duplicates_on_ivcap(client, journal))]
 
@@ -101,7 +101,7 @@ async def _made_twice_on_provena() -> list[str]:
     from ivcap_flows.registration.duplicates import duplicates_in_provena
 
     client = await provena()
-    with open_journal(new=True) as journal:
+    with read_journal() as journal:
         return await journal.ask(_noted, journal, *await duplicates_in_provena(client, journal))
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.cli.output import moment
-from ivcap_flows.cli.records import open_journal
+from ivcap_flows.cli.records import read_journal
 from ivcap_flows.durable.parking import in_words
 from ivcap_flows.durable.wording import counted
 from ivcap_flows.identity import short_id, short_run
@@ -30,7 +30,7 @@ _SHOWN: Final = 10
 
 def check_runs() -> list[str]:
     """List lost, parked and paused runs, and orphans, each with what happens next."""
-    with open_journal(new=True) as journal:
+    with read_journal() as journal:
         open_runs = [run for outcome in _UNENDED for run in journal.runs.recent(_RUNS, outcome=outcome)]
         lost = [run for run, _ in map(journal.runs.standing, open_runs) if run.outcome == "lost"]
         paused = journal.runs.recent(_RUNS, outcome="paused")

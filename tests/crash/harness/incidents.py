@@ -117,6 +117,16 @@ def begin_with_another_journal(trial: Trial) -> None:
     _until(other.ended.is_set, random.Random(trial.scenario.seed + len(trial.journals)).uniform(0.5, _BESIDE))
 
 
+def move_the_journal(trial: Trial) -> None:
+    """The journal moves to another file, and the next command finds it there at once."""
+    old = trial.environment["IVCAP_FLOWS_JOURNAL"]
+    moves = len(list(trial.folder.glob("moved-*.sqlite")))
+    new = f"sqlite:///{trial.folder}/moved-{moves}.sqlite"
+    trial.say(f"--- the journal moves to {new}\n")
+    trial.asked("journal", "move", old, new)
+    trial.environment["IVCAP_FLOWS_JOURNAL"] = new
+
+
 def restart_prefect(trial: Trial) -> None:
     """Prefect's server is killed and comes back: while the flow stands still, or while it goes on."""
     assert trial.prefect is not None
@@ -198,6 +208,24 @@ INCIDENTS: Final[dict[str, Incident]] = {
         together=True,
         forgets=True,
         build=("each journal keeps its upload", "before the upload is told"),
+    ),
+    "moved journal": Incident(
+        move_the_journal,
+        steps=(
+            "after the intent",
+            "after the idempotency record",
+            "after the mark",
+            "with the request on its way",
+            "after the request, before its reply",
+            "after the reply",
+            "before the outcome is told",
+            "in the wait",
+            "before its name is noted",
+            "after a chunk",
+            "before the flow ends",
+        ),
+        ends=True,
+        build=("a noted death is not believed", "after the reply"),
     ),
     "lost upload": Incident(
         lose_the_upload,

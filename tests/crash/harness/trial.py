@@ -343,7 +343,7 @@ class Trial:
     def _books(self) -> Books:
         if self._database is not None:
             # A process whose journal was away to its end could not write how it ended; this asks Prefect.
-            self._asked("sync")
+            self.asked("sync")
         unready = [name for name, status in self._artifacts() if status != "ready"]
         return Books(
             scenario=self.scenario,
@@ -351,8 +351,8 @@ class Trial:
             database=self.platform.database,
             provena=self.platform.provena,
             shown=self._shown(),
-            orphans=self._asked("orders", "--orphans"),
-            doctor=self._asked("doctor") if unready else [],
+            orphans=self.asked("orders", "--orphans"),
+            doctor=self.asked("doctor") if unready else [],
             sent=self.platform.sent(),
             forgot=self.platform.deaths != self._deaths,
             slots=0 if self.prefect is None else self.prefect.taken,
@@ -361,11 +361,11 @@ class Trial:
     def _shown(self) -> list[dict[str, Any]]:
         """What is on record of the command's run, or of all runs of all journals where more than one was at work."""
         if not self.scenario.together:
-            return [self._asked("show", "latest")]
+            return [self.asked("show", "latest")]
         return [
-            self._asked("show", run["id"], journal=journal)
+            self.asked("show", run["id"], journal=journal)
             for journal in self.journals
-            for run in self._asked("runs", journal=journal)
+            for run in self.asked("runs", journal=journal)
         ]
 
     def _artifacts(self) -> list[tuple[str, str]]:
@@ -373,10 +373,10 @@ class Trial:
             query = "SELECT name, status FROM artifacts WHERE name LIKE ?"
             return connection.execute(query, (f"{self.scenario.mark}-%",)).fetchall()
 
-    def _asked(self, *words: str, journal: str | None = None) -> Any:
+    def asked(self, *words: str, journal: str | None = None) -> Any:
         """What the command line answers, of the newest journal if none is named."""
         of = self.environment if journal is None else {**self.environment, "IVCAP_FLOWS_JOURNAL": journal}
-        name = "-".join([*words, of["IVCAP_FLOWS_JOURNAL"].rpartition("/")[2]])
+        name = "-".join(word.rpartition("/")[2] for word in (*words, of["IVCAP_FLOWS_JOURNAL"]))
         out, log = self.folder / f"{name}.json", self.folder / "cli.log"
         command = self._forks().start(of, folder=self.folder, out=out, log=log, words=[*words, "--json"])
         status = command.wait(120)
