@@ -22,6 +22,7 @@ from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
+from ivcap_flows.http.pauses import retry_until
 from ivcap_flows.plain_text import described
 from ivcap_flows.secrets import logger_of
 
@@ -65,6 +66,10 @@ class _Watch(Generic[R]):
     """When its record was last read."""
     ended_at: float | None = None
     """Since when it is known to have ended, until its record confirms it."""
+    round_before: int | None = None
+    """The round that was the last to begin when the wait began."""
+    is_seen: bool = False
+    """Whether the platform has said since the wait began how the work stands."""
 
 
 def _called(urns: Iterable[str], names: Mapping[str, str]) -> str:
@@ -122,7 +127,8 @@ class Poller(Generic[R]):
     ) -> list[R]:
         """Wait until all have ended, and return their records in the order of `urns`.
 
-        Raise WaitTimeoutError with the pending URNs after `timeout` seconds. `services` are the services of the work,
+        Raise WaitTimeoutError with the pending URNs after `timeout` seconds, but not before each was looked at once:
+        `timeout=0` asks whether it has ended. `services` are the services of the work,
         if known, and `names` what it is called in the log, by default its URN. `not_before` gives monotonic times
         before which not to ask for some of it. `told` is called about once a second with the status of each, or its
         record once it has ended. A record that permanently cannot be read ends the wait with its error, even if others
@@ -181,6 +187,8 @@ class Poller(Generic[R]):
                 logger.info("Waiting for %s: %s.", counted(len(futures), self._source.what), _called(futures, names))
             now = time.monotonic()
             if timeout is not None and now - began >= timeout:
+                if await self._look_once(futures):
+                    continue
                 late = [urn for urn, future in futures.items() if not future.done()]
                 raise WaitTimeoutError(
                     f"{len(late)} of {len(futures)} {self._source.what} have not ended within the timeout of the wait "
@@ -190,6 +198,22 @@ class Poller(Generic[R]):
             if now - said >= TELLING:
                 said = now
                 self._tell(futures, names, now - began)
+
+    async def _look_once(self, futures: Mapping[str, asyncio.Future[R]]) -> bool:
+        """Read what no look has reached since the wait began, without repeating a read. Return whether some has ended.
+
+        The reads that are under way may be repeated for minutes while the platform is away.
+        """
+        unseen = [urn for urn, future in futures.items() if not future.done() and not self._watched[urn].is_seen]
+        before = retry_until.set(time.monotonic())
+        try:
+            await asyncio.gather(*map(self._read_record, unseen))
+        finally:
+            retry_until.reset(before)
+        for urn in unseen:
+            if urn in self._watched:
+                self._watched[urn].is_seen = True
+        return any(futures[urn].done() for urn in unseen)
 
     def _seen(self, futures: Mapping[str, asyncio.Future[R]]) -> dict[str, R | str]:
         return {urn: future.result() if future.done() else self._status_of(urn) for urn, future in futures.items()}
@@ -250,11 +274,15 @@ class Poller(Generic[R]):
         poll, now = self._sharing.poll, time.monotonic()
         if poll.begun != self._begun:
             self._begun, self._begun_at = poll.begun, now
+        for watch in self._watched.values():
+            if watch.round_before is None:
+                watch.round_before = poll.begun
         if poll.ended == self._ended:
             return
         self._ended = poll.ended
         for urn, watch in self._watched.items():
             status = poll.wanted[urn].status if urn in poll.wanted else None
+            watch.is_seen |= status is not None and watch.round_before is not None and poll.ended > watch.round_before
             if status in TERMINAL:
                 self._hear_of_end(urn)
             elif status is not None:
@@ -342,7 +370,7 @@ class Poller(Generic[R]):
                 self._fail([urn], error)
         else:
             self._log.answered(urn, None, len(self._watched))
-            watch.status = status
+            watch.status, watch.is_seen = status, True
             if status in TERMINAL:
                 for future in self._take(urn):
                     future.set_result(record)

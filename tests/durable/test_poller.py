@@ -83,6 +83,29 @@ async def test_a_wait_says_what_it_waits_for_by_name(caplog):
 
 
 @virtually
+async def test_a_wait_without_time_asks_once():
+    """What has ended is returned, though it was never looked at before. A platform that is away is not waited for, and
+    what was looked at in the time of the wait is not read again.
+    """
+    work = Work(a="succeeded", b="executing")
+    assert await work.poller().wait(["a"], timeout=0) == [("a", "succeeded")]
+    poller = work.poller()
+    for expected in (0, 30):
+        with pytest.raises(WaitTimeoutError) as late:
+            await poller.wait(["a", "b"], timeout=expected)
+        assert late.value.pending == ["b"]
+    many = Work(**{f"o{i}": "executing" for i in range(100)})
+    with pytest.raises(WaitTimeoutError):
+        await many.poller().wait([*many.status], timeout=30)
+    assert many.asked["read"] == 0
+    work.down = True
+    began = seconds()
+    with pytest.raises(WaitTimeoutError):
+        await work.poller().wait(["a"], timeout=0)
+    assert seconds() - began < 0.1
+
+
+@virtually
 async def test_an_unreachable_platform_is_waited_out(caplog):
     """An outage is logged once and does not end a wait."""
     work = Work(a="succeeded")
