@@ -30,7 +30,8 @@ _PAGE: Final = 500
 _OTHERS: Final = 100
 """The list is read as far as the jobs waited for would fill it twice, with so many others among them."""
 _PAUSE_FACTOR: Final = 4
-"""A pause is at least this many times as long as the look before it, so that long lists are not read all the time."""
+"""A pause is at least this many times as long as the look before it, so that long lists are not read all the time. A
+look that failed has read none: it took as long as its requests were repeated."""
 
 
 @dataclass(eq=False)
@@ -88,22 +89,21 @@ class JobWatch:
     async def _watch(self) -> None:
         pause = self._first
         while self._waits:
-            began, before = time.monotonic(), self._moved
+            began, before, took = time.monotonic(), self._moved, 0.0
             self._joined.clear()
             try:
                 await self._look()
-                self._trouble = None
+                self._trouble, took = None, time.monotonic() - began
             except Exception as error:  # noqa: BLE001 - a wait must not hang because of a fault here
                 if not (isinstance(error, PlatformError) and error.retryable):
                     self._fail(self._waits, error)
                     self._watching = None
                     return
                 self._note_trouble(error)
-            now = time.monotonic()
-            self._fail_stalled(now)
+            self._fail_stalled(time.monotonic())
             moved = self._moved > before or self._joined.is_set()
             pause = self._first if moved else min(self._longest, 2 * pause)
-            await asyncio.sleep(_PAUSE_FACTOR * (now - began))
+            await asyncio.sleep(_PAUSE_FACTOR * took)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._joined.wait(), pause)
 

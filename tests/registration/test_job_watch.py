@@ -98,6 +98,21 @@ async def test_an_outage_ends_no_wait_and_a_refusal_does(caplog):
     assert [type(each) for each in (*many, *few)] == [ForbiddenError] * 6 + [NotAuthorizedError]
 
 
+async def test_a_failed_look_is_not_followed_by_a_pause_of_four_times_its_length():
+    """It takes as long as its request is repeated, which is a minute. After that, the usual pause has to do."""
+    provena, loop, failed = Provena("a"), asyncio.get_running_loop(), []
+
+    async def away(job):
+        provena.fetch = Provena("a").fetch
+        await asyncio.sleep(0.3)
+        failed.append(loop.time())
+        raise UnreachableError("away", platform="p")
+
+    provena.fetch = away
+    [row] = await wait_for(provena)
+    assert row.done and loop.time() - failed[0] < 0.3
+
+
 async def test_waits_come_and_go_on_their_own():
     """One may begin as the last one ends; one that is left leaves the others, and the last one ends the looks."""
     watch = watching(Provena("ab"))
