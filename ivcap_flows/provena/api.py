@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
+from json import dumps as json_text
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -98,10 +99,10 @@ class Api:
 
         A page may hold fewer items than asked for, even none, while other pages follow. If the server cannot parse some
         items of a page, the page reports a failure but still holds the others; a warning names the items left out.
-        Raises ProtocolError if a page names itself as the next one.
+        Raises ProtocolError if a page names as the next one a page that was read before.
         """
         checked_limit(limit)
-        count, key = 0, None
+        count, key, read = 0, None, set[str]()
         while limit is None or count < limit:
             wanted = request if key is None else request | {"pagination_key": key}
             body = await self.call("POST", path, repeat="idempotent", json=wanted, status_decides=False)
@@ -114,12 +115,14 @@ class Api:
             for item in items[: None if limit is None else limit - count]:
                 yield item
             count += len(items)
-            before, key = key, body.get("pagination_key")
+            key = body.get("pagination_key")
             if not key:
                 return
-            if key == before:
+            # A key is an object.
+            if (named := json_text(key, sort_keys=True)) in read:
                 fault = "names a page as the next that was read before"
                 raise ProtocolError(f"Provena's list {path} {fault}.", **_of_list(path, fault))
+            read.add(named)
 
     async def _reply(
         self,

@@ -435,6 +435,11 @@ async def test_a_list_is_read_page_by_page_as_asked(scripted, client):
     with pytest.raises(ProtocolError, match="read before"):
         await all_of(client.registry.list(Organisation))
     assert len(scripted.to(route)) == 6
+    one, other = page("1", key=key), page("2", key=key | {"id": "y"})
+    scripted.on(route, one, other, one, other, page(key=None))
+    with pytest.raises(ProtocolError, match="read before"):
+        await all_of(client.registry.list(Organisation))
+    assert len(scripted.to(route)) == 9
 
 
 async def test_datasets_and_jobs_are_listed(scripted, client):
