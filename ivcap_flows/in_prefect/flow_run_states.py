@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from ivcap_flows.plain_text import described
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Outcome
 
-__all__ = ["PARKED", "PrefectState", "ended_flow_runs", "outcome_of", "prefect_state", "state_of"]
+__all__ = [
+    "PARKED",
+    "PrefectState",
+    "ended_flow_runs",
+    "is_refusal",
+    "outcome_of",
+    "prefect_state",
+    "prefect_states",
+    "state_of",
+]
 
 log = logger_of("ivcap_flows.in_prefect")
 
@@ -39,9 +51,27 @@ class PrefectState:
 
 def prefect_state(flow_run_id: str) -> PrefectState | None:
     """Return the state of a flow run that ended, parked or was paused, or None if the Prefect API in use gives none."""
-    state = state_of(flow_run_id)
-    outcome = outcome_of(state) if state is not None else None
-    return PrefectState(outcome, state.message, state.timestamp) if outcome is not None else None
+    return prefect_states()(flow_run_id)
+
+
+def prefect_states() -> Callable[[str], PrefectState | None]:
+    """Return `prefect_state` for many flow runs: once the API could not be asked, it is not asked again."""
+    silent = False
+
+    def ask(flow_run_id: str) -> PrefectState | None:
+        nonlocal silent
+        if silent:
+            return None
+        try:
+            state = _asked(flow_run_id)
+        except Exception as error:  # noqa: BLE001 - the heartbeat is a witness, too
+            silent = True
+            _tell(error)
+            return None
+        outcome = outcome_of(state) if state is not None else None
+        return PrefectState(outcome, state.message, state.timestamp) if outcome is not None else None
+
+    return ask
 
 
 def outcome_of(state: Any) -> Outcome | None:
@@ -54,18 +84,41 @@ def state_of(flow_run_id: str) -> Any:
 
     Asks only a server that is configured, or that a flow of this process uses. Never starts one for this.
     """
+    try:
+        return _asked(flow_run_id)
+    except Exception as error:  # noqa: BLE001 - the heartbeat is a witness, too
+        _tell(error)
+        return None
+
+
+def _asked(flow_run_id: str) -> Any:
     from prefect.client.orchestration import get_client
     from prefect.context import FlowRunContext
+    from prefect.exceptions import ObjectNotFound
     from prefect.settings import get_current_settings
 
     if not get_current_settings().api.url and FlowRunContext.get() is None:
         return None
-    try:
-        with get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client:
+        try:
             return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
-    except Exception as error:  # noqa: BLE001 - the heartbeat is a witness, too
-        log.debug("Prefect's API could not be asked for flow run %s: %s", flow_run_id, error)
-        return None
+        except ObjectNotFound:
+            return None
+
+
+def _tell(error: Exception) -> None:
+    """Log why Prefect's API says nothing of the states. One that is away is no news: it is asked at the next time."""
+    level = logging.WARNING if is_refusal(error) else logging.DEBUG
+    log.log(level, "Prefect's API cannot be asked for flow runs, so the journal's word counts: %s", described(error))
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether Prefect's API refused a request for good, as without a valid key, so that it need not be repeated.
+
+    Not while it is busy (408, 425, 429).
+    """
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return 400 <= status < 500 and status not in (408, 425, 429)
 
 
 def ended_flow_runs(flow_run_ids: list[str]) -> set[str]:
@@ -92,5 +145,5 @@ def ended_flow_runs(flow_run_ids: list[str]) -> set[str]:
                 else:
                     gone |= {flow_run_id} if state is not None and state.is_final() else set()
     except Exception as error:  # noqa: BLE001 - the journal is a witness, too
-        log.debug("Prefect's API could not be asked for %d flow runs: %s", len(flow_run_ids), error)
+        _tell(error)
     return gone

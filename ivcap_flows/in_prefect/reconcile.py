@@ -10,7 +10,7 @@ from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Artifact, Handle, Job, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders
-from ivcap_flows.in_prefect.flow_run_states import PrefectState, outcome_of, prefect_state, state_of
+from ivcap_flows.in_prefect.flow_run_states import PrefectState, outcome_of, prefect_states, state_of
 from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
@@ -58,7 +58,7 @@ def reconcile(
     that is told to end cannot know whether its run was cancelled, and one that left a run cannot know what became of
     it. The outcomes are recorded as facts.
     """
-    ask = ask or prefect_state
+    ask = ask or prefect_states()
     closed: list[tuple[AttemptRow, Outcome]] = []
     # `untold` also has attempts that were found dead before: by the next attempt of their run, or by a process that
     # ended.

@@ -26,7 +26,8 @@ from prefect.states import Cancelled, Scheduled
 
 from ivcap_flows.capture.observing import runs_again
 from ivcap_flows.capture.task_runs import newest
-from ivcap_flows.in_prefect.flow_run_states import PARKED, outcome_of
+from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.in_prefect.flow_run_states import PARKED, is_refusal, outcome_of
 from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.plain_text import described
 
@@ -118,7 +119,8 @@ class OwnRun:
     def park(self, wake_at: datetime, message: str) -> State[Any] | Obstacle:
         """Schedule the run to start again at `wake_at`. Blocks.
 
-        Returns the state to leave the process with, or the obstacle because of which the run must stay.
+        Returns the state to leave the process with, or the obstacle because of which the run must stay. Raises
+        ConfigurationError if Prefect refuses to say which.
         """
         state: State[Any] = Scheduled(scheduled_time=wake_at, name=PARKED, message=message)
         try:
@@ -142,14 +144,25 @@ class OwnRun:
         return Obstacle(failed or f"Prefect made the run {now}", passing=True)
 
     def _states(self) -> list[State[Any]]:
-        """Return all states that the run has had; none if it was deleted. Asks until the server answers."""
+        """Return all states that the run has had; none if it was deleted. Asks until the server answers.
+
+        Raises ConfigurationError if it refuses to.
+        """
         while True:
             try:
                 with get_client(sync_client=True) as client:
                     return client.read_flow_run_states(self.id)
             except ObjectNotFound:
                 return []
-            except Exception:  # noqa: BLE001 - no worker can start the run while the server does not answer
+            except Exception as error:
+                if is_refusal(error):
+                    raise ConfigurationError(
+                        f"Prefect's API refuses to say whether the run is parked, so its process ends: a worker may "
+                        f"start the run as well. {described(error)} Give the worker a PREFECT_API_KEY that may read "
+                        f"the flow run {self.id}, and retry it if it does not come back.",
+                        flow_run=str(self.id),
+                    ) from error
+                # No worker can start the run while the server does not answer.
                 time.sleep(_OUT_OF_REACH)
 
     def _deployment(self, client: SyncPrefectClient) -> Obstacle | None:

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import httpx
 import pytest
 from on_record import last_graph
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Running
 
@@ -24,7 +25,7 @@ from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders
-from ivcap_flows.in_prefect.flow_run_states import PrefectState, prefect_state
+from ivcap_flows.in_prefect.flow_run_states import PrefectState, ended_flow_runs, prefect_state, prefect_states
 from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
 from ivcap_flows.provenance import Graph, relation
@@ -191,6 +192,22 @@ def test_prefects_api_is_asked_and_may_be_silent(prefect_api):
         assert (said.outcome, said.cause) == ("cancelled", "enough")
     with temporary_settings({PREFECT_API_URL: None}):
         assert prefect_state(str(flow_run)) is None
+
+
+def test_a_refusal_of_prefects_is_told_and_ends_the_asking(prefect_api, monkeypatch, caplog):
+    """The next flow run would get the same answer, perhaps after as long."""
+    asked = []
+
+    def refused(self, flow_run_id):
+        asked.append(flow_run_id)
+        httpx.Response(403, request=httpx.Request("GET", "http://prefect.test/api")).raise_for_status()
+
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_run", refused)
+    states = prefect_states()
+    assert [states(str(uuid.uuid4())) for _ in range(3)] == [None] * 3 and len(asked) == 1
+    assert ended_flow_runs([str(uuid.uuid4()) for _ in range(3)]) == set() and len(asked) == 2
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2 and all("403" in each and "the journal's word counts" in each for each in told)
 
 
 HEARD = """

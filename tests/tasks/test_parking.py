@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from on_record import all_have_left
 from prefect import flow, task
@@ -621,6 +622,26 @@ def test_a_lost_reply_to_the_parking_is_asked_after(run, ivcap_journal, monkeypa
         assert run.go() == ["succeeded"]
         assert ivcap_journal.parks.open() == []
     assert lost
+
+
+def refusing(*_: Any, **__: Any) -> Any:
+    reply = httpx.Response(403, request=httpx.Request("GET", "http://prefect.test/api/flow_runs"))
+    reply.raise_for_status()
+
+
+def test_a_refusal_to_say_whether_the_run_is_parked_ends_its_process(run, monkeypatch, end):
+    """It may be parked, and then a worker starts it: going on here could make two of it. Asking again is vain."""
+
+    def lost(self: Any, id: Any, state: State[Any], force: bool = False) -> Any:  # noqa: A002
+        if state.name == "Parked":
+            raise ConnectionError("no reply")
+        return real(self, id, state, force)
+
+    real = SyncPrefectClient.set_flow_run_state
+    monkeypatch.setattr(SyncPrefectClient, "set_flow_run_state", lost)
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_run_states", refusing)
+    with pytest.raises(ConfigurationError, match=f"(?s)whether the run is parked.*403.*PREFECT_API_KEY.*{run.id}"):
+        run.go()
 
 
 @pytest.mark.long
