@@ -99,9 +99,9 @@ def wait_or_park(
     run *parks*: its process ends and its slot is free. A worker starts the run again from time to time, or, if
     `ivcap-flows watch` runs, as soon as the work has ended. The flow then runs its body again from the first line.
     This package's tasks return the same results as before, and so do your own tasks with persisted results, unless
-    their cache is off, refreshed or expires. If a task would run again, or the run cannot park for another reason, the
-    wait continues in the process and a warning says why, once. A task with the tag `replay-safe` may run again; the log
-    names it when the run parks.
+    their cache is off, refreshed or expires. If a task would run again, or the deployed run cannot park for another
+    reason, the wait continues in the process and a warning says why, once. A task with the tag `replay-safe` may run
+    again; the log names it when the run parks. A run of no deployment waits in its process.
 
     `timeout` (seconds) counts over all rounds of parking, and anew after a failure of the flow. A run that wakes after
     it asks the platform once more. `follow` shows in the flow's log what the services say until the run parks. Raises
@@ -417,8 +417,10 @@ class _Stay:
         return (now - since).total_seconds()
 
     def tell(self, obstacle: Obstacle) -> None:
-        """Log once why the run waits in its process."""
+        """Log once why the run waits in its process. One that is not deployed has no other place to wait in."""
         assert self.call.attempt is not None
+        if not self.call.attempt.run.deployed:
+            return
         told = self.call.attempt.attempt.id, obstacle.passing
         if told not in _told_once:
             _told_once.append(told)

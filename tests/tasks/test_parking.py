@@ -572,6 +572,14 @@ def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal
     assert "the database is locked" in caplog.text and ivcap_journal.parks.open() == []
 
 
+def test_a_run_of_no_deployment_is_not_told_that_it_cannot_park(effects, in_flow, in_script, unique, caplog):
+    """A script, or a flow that a script calls, waits in its process: there is nothing that its user could change."""
+    for number, run in enumerate((in_script, in_flow)):
+        order = run(lambda number=number: run_orders([OrderStep("sleep", {"seconds": 0.7}, discriminator=f"{number}")]))
+        assert order[0].succeeded
+    assert "cannot park" not in caplog.text
+
+
 @pytest.mark.long
 def test_without_prefects_word_a_run_waits_in_its_process(run, caplog, monkeypatch, end):
     """If Prefect's API cannot be reached, the run waits in its process and logs a warning."""
