@@ -20,8 +20,9 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, State, TaskRun
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelled, Scheduled
 
 from ivcap_flows.capture.observing import runs_again
@@ -243,7 +244,8 @@ def standing(ids: list[str]) -> dict[str, State[Any] | None]:
 def wake(flow_run_id: str) -> Literal["woken", "itself", "gone"]:
     """Have a parked run started now. Blocks.
 
-    Returns "woken"; "itself" if it wakes within seconds anyway; "gone" if it is not parked.
+    Returns "woken"; "itself" if it wakes within seconds anyway; "gone" if it is not parked. Raises PrefectException
+    with the reason if Prefect does not start it.
     """
     with get_client(sync_client=True) as client:
         try:
@@ -256,7 +258,11 @@ def wake(flow_run_id: str) -> Literal["woken", "itself", "gone"]:
         if due is not None and due.timestamp() - now.timestamp() < _SURELY_ITSELF:
             return "itself"
         # Prefect itself gives this name to a run that is resumed.
-        client.set_flow_run_state(UUID(flow_run_id), Scheduled(scheduled_time=now, name="Resuming"))
+        state = Scheduled(scheduled_time=now, name="Resuming")
+        answer: OrchestrationResult[Any] = client.set_flow_run_state(UUID(flow_run_id), state)
+        if answer.status is not SetStateStatus.ACCEPT:
+            reason = getattr(answer.details, "reason", None) or "no reason is given"
+            raise PrefectException(f"Prefect answered {answer.status.value}: {reason}")
         return "woken"
 
 

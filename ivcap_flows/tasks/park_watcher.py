@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import Any, Final
 
 from prefect import flow
@@ -49,6 +50,9 @@ _ONCE: Final = 20.0
 """Seconds that `once` waits for the platforms, and again for the processes that the runs leave to end."""
 _SURE: Final = 2.0
 """Seconds for which the work of a run is polled without an error before this process promises to wake it."""
+_LIVES_ON: Final = 10.0
+"""Seconds after which a run has left its process though that lives, as with a thread or a `finally` of the flow's. At
+its wake time Prefect starts it anyway."""
 _LEAVING: Final = 0.2
 """Seconds between two checks whether these processes have ended."""
 
@@ -122,7 +126,7 @@ class Watcher:
         while True:
             attempts = [attempt for attempt, _ in await self._journal.ask(self._journal.parks.open)]
             wanted = [attempt for attempt in attempts if attempt.id in ended]
-            left = await self._journal.ask(self._journal.parks.left, wanted)
+            left = await self._journal.ask(self._left, wanted)
             if len(left) == len(wanted) or time.monotonic() > until:
                 woken = await self._wake([attempt for attempt in wanted if attempt.id in left])
                 return woken, len(looks) - woken
@@ -134,9 +138,15 @@ class Watcher:
         self._begin(parked)
         await asyncio.to_thread(self._promise)
         ended = [attempt for attempt, _ in parked if self._tending[attempt.id].done()]
-        # Wake a run only when its process is gone, so that two processes never work on one run.
-        left = await self._journal.ask(self._journal.parks.left, ended)
+        # Two processes must not work on one run.
+        left = await self._journal.ask(self._left, ended)
         await self._wake([attempt for attempt in ended if attempt.id in left])
+
+    def _left(self, attempts: list[AttemptRow]) -> set[str]:
+        """Return the ids of the attempts that work no more: of their process, or of them alone, nothing lives."""
+        before = self._journal.now() - timedelta(seconds=_LIVES_ON)
+        closed = {each.id for each in attempts if each.ended_at is not None and each.ended_at <= before}
+        return closed | self._journal.parks.left(attempts)
 
     def _promise(self) -> None:
         """Hold the leases of the watchers that this process is. Runs that park sleep longer while somebody has theirs.

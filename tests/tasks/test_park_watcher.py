@@ -155,6 +155,23 @@ def test_runs_wake_as_their_work_ends(ivcap_journal, woken, park, file_service, 
     assert sorted(woken[2:]) == sorted(runs[:2])
 
 
+def test_a_run_is_woken_though_its_process_lives_on(embedded_platform, ivcap_journal, woken, park, monkeypatch):
+    """A thread or a `finally` of a flow may keep its process for hours. Once the run has left it for a while, it wakes
+    as any other does; one that has not left does not.
+    """
+    monkeypatch.setattr(park_watcher, "_LIVES_ON", 0.5)
+    order = place_order("echo", {"message": "lives on"})
+    here, left = park(ivcap_journal, order), park(ivcap_journal, order)
+    ivcap_journal.runs.close_attempt(left.id, "parked")
+
+    async def watch() -> None:
+        async with watches(ivcap_journal):
+            await auntil(lambda: bool(woken))
+
+    loop.run(watch())
+    assert woken == [left.flow_run_id] and here.flow_run_id not in woken
+
+
 @pytest.fixture
 def hasty_journal(journal_url: str) -> Iterator[Journal]:
     """A journal that waits only a moment for other writers, where the database is SQLite."""

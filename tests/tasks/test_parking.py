@@ -26,6 +26,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import ConcurrencyOptions, FlowRun, State
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus, StateRejectDetails
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.flow_runs import suspend_flow_run
@@ -370,6 +371,7 @@ def test_no_wait_counts_the_time_of_another(in_script, ivcap_journal, end, tmp_p
             wait_or_park(orders, timeout=60)
         assert not end.exists()
         parked_for(orders[0])
+        threading.Timer(1.0, end.touch).start()
         return [done.status for done in wait_or_park(orders, timeout=60)]
 
     assert in_script(body) == ["succeeded"] * 2
@@ -713,6 +715,24 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(run, ivcap_journal, mon
     assert woken_beside == [False]
     assert run.run.state.name == "Resuming"
     assert run.go() == ["succeeded"]
+
+
+def test_a_run_that_prefect_does_not_start_is_not_counted_as_woken(run, ivcap_journal, monkeypatch, caplog, end):
+    """The watcher gives Prefect's reason, and tries again at its next look."""
+
+    def refused(*_: Any) -> OrchestrationResult[Any]:
+        details = StateRejectDetails(reason="The pool is paused.")
+        return OrchestrationResult(state=None, status=SetStateStatus.REJECT, details=details)
+
+    run.parks()
+    end.touch()
+    monkeypatch.setattr(park_watcher, "_ONCE", 2.0)
+    monkeypatch.setattr(Parks, "left", all_have_left)
+    with monkeypatch.context() as patch:
+        patch.setattr(SyncPrefectClient, "set_flow_run_state", refused)
+        assert loop.run(Watcher(ivcap_journal).once()) == (0, 1)
+    assert "Prefect answered REJECT: The pool is paused." in caplog.text and run.parked
+    assert loop.run(Watcher(ivcap_journal).once()) == (1, 0) and not run.parked
 
 
 @pytest.mark.parametrize(
