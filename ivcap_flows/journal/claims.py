@@ -57,8 +57,8 @@ class Claims(KnownIntents):
         super().__init__(store, processes)
         self._redaction = redaction
 
-    def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
-        """Request the right to cause an effect.
+    def claim(self, wanted: NewIntent, *, spend_limit: int | None = None, in_doubt: bool = False) -> Claim:
+        """Request the right to cause an effect; with `in_doubt`, only if a request may have left, and to settle that.
 
         A claim of kind "new" or "doubt" is held until the intent is done, dropped or released, or the process ends.
         Raise SpendLimitError if the run already has `spend_limit` intents that spend.
@@ -67,7 +67,7 @@ class Claims(KnownIntents):
         token = str(uuid.uuid4())
         try:
             with self._processes.taking(wanted.key, token), self._store.write() as connection:
-                claim = self._claim(connection, wanted, token, spend_limit)
+                claim = self._claim(connection, wanted, token, spend_limit, in_doubt)
                 if claim.kind in ("new", "doubt"):
                     self._processes.begin(token)
                 return claim
@@ -83,7 +83,9 @@ class Claims(KnownIntents):
         if intent.token is not None and self._processes.runs(intent.token):
             self._processes.release(intent.key, intent.token)
 
-    def _claim(self, connection: Connection, wanted: NewIntent, token: str, spend_limit: int | None) -> Claim:
+    def _claim(
+        self, connection: Connection, wanted: NewIntent, token: str, spend_limit: int | None, in_doubt: bool
+    ) -> Claim:
         # A key without a row has nothing to lock, so callers take turns by name. For the limit, all claims of a run
         # take turns.
         limited = [] if spend_limit is None else [f"run:{wanted.run_id}"]
@@ -102,7 +104,7 @@ class Claims(KnownIntents):
         if row.run_id == wanted.run_id and row.asked_attempt < wanted.attempt_number:
             row = replace(row, asked_attempt=wanted.attempt_number)
             _note_asked(connection, wanted)
-        if row.state == "done":
+        if row.state == "done" or (in_doubt and row.state != "sent"):
             return Claim("kept", row)
         if row.given_up:
             return Claim("given up", row)

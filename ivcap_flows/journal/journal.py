@@ -185,7 +185,7 @@ class Journal:
         """
         return await self._group_commit.ask(call, *args, **kwargs)
 
-    async def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
+    async def claim(self, wanted: NewIntent, *, spend_limit: int | None = None, in_doubt: bool = False) -> Claim:
         """Claim as `Intents.claim` does, through `ask`.
 
         If the caller is cancelled, or the commit fails or may have failed, release a claim that was granted. Otherwise
@@ -201,7 +201,7 @@ class Journal:
 
         def take() -> Claim:
             nonlocal granted
-            claim = self.intents.claim(wanted, spend_limit=spend_limit)
+            claim = self.intents.claim(wanted, spend_limit=spend_limit, in_doubt=in_doubt)
             with lock:
                 granted = claim.intent if claim.kind in ("new", "doubt") else None
                 if unheard:

@@ -339,8 +339,9 @@ class Claim:
     """The result of a claim.
 
     `new`: granted, and certainly nothing was sent; `doubt`: granted, but a request may have left; `kept`: the effect
-    exists, see the intent's outcome; `held`: a live process holds it; `given up`: the user has given it up. `resent` is
-    true if an earlier request was dropped, `wanted_anew` if that was the user's decision.
+    exists, see the intent's outcome, or the doubt to settle is over; `held`: a live process holds it; `given up`: the
+    user has given it up. `resent` is true if an earlier request was dropped, `wanted_anew` if that was the user's
+    decision.
     """
 
     kind: Literal["new", "doubt", "kept", "held", "given up"]

@@ -283,14 +283,15 @@ async def adopt_sent_runs(client: ProvenaClient, journal: Journal, run_id: str) 
 
 
 async def _adopt(journal: Journal, intent: IntentRow, state: ProvenaState) -> bool:
-    """Settle the intent of a lodged run. Return False if a live process holds it, which will find the same."""
+    """Settle the intent of a lodged run, if it is in doubt still. Return False if a live process holds it, which will
+    find the same.
+    """
     shared = {field.name for field in fields(NewIntent)} & vars(intent).keys()
     wanted = NewIntent(**{name: getattr(intent, name) for name in shared}, attempt_number=intent.asked_attempt)
-    claim = await journal.claim(wanted)
-    if claim.kind in ("new", "doubt"):
+    claim = await journal.claim(wanted, in_doubt=True)
+    if claim.kind == "doubt":
         try:
-            if claim.kind == "doubt":
-                await _settle(journal, claim.intent, state)
+            await _settle(journal, claim.intent, state)
         finally:
             await journal.ask_surely(journal.intents.release, claim.intent)
     return claim.kind != "held"

@@ -12,8 +12,10 @@ from ivcap_flows.cli.sync import sync
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, IntentRow, Journal, NewIntent, RunIdentity, schema
+from ivcap_flows.journal.rows import WRITTEN_OFF
 from ivcap_flows.provena.models import DatasetInfo, ModelRunRecord
 from ivcap_flows.provenance import activity, describe, entity, relation
+from ivcap_flows.registration import model_runs as registering
 from ivcap_flows.registration.flow_runs import SOFTWARE
 from ivcap_flows.registration.keys import key_in
 from ivcap_flows.registration.registry import KEY_FIELD
@@ -382,6 +384,24 @@ def test_the_runs_of_a_killed_flow_are_found(embedded_platform, ivcap_journal, p
     paths = [each["path"] for each in embedded_platform.requests()]
     assert len([path for path in paths if "/list" in path]) <= 4
     assert not [path for path in paths if path.endswith("/fetch")]
+
+
+def test_what_is_decided_while_it_is_looked_for_stays_so(ivcap_journal, provena, left_behind, monkeypatch):
+    """An intent that the user drops between the look and its end is claimed by nobody afterwards."""
+    [intent] = left_behind(1)
+    wait_for_jobs(provena, intent.key)
+    ivcap_journal.intents.release(intent)
+    look = registering.look_for
+
+    async def decided(*given):
+        found = await look(*given)
+        ivcap_journal.decisions.write_off(intent.key)
+        return found
+
+    monkeypatch.setattr(registering, "look_for", decided)
+    loop.run(registering.adopt_sent_runs(provena, ivcap_journal, intent.run_id))
+    row = ivcap_journal.intents.get(intent.key)
+    assert (row.state, row.error, row.process_id) == ("dropped", WRITTEN_OFF, None)
 
 
 @pytest.mark.long
