@@ -30,7 +30,9 @@ __all__ = ["SMALL_AT_ONCE", "content_of", "read_whole", "upload", "uploaded"]
 logger = logger_of("ivcap_flows.tasks")
 
 _READY_WAIT: Final = 30.0
-"""Seconds to wait until an artifact with all its bytes becomes `ready`."""
+"""Seconds to wait until an artifact with all its bytes becomes `ready`, and more by its size."""
+_READY_RATE: Final = 10_000_000
+"""Bytes a second with which a platform may still put an artifact together once it has them."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 
@@ -102,7 +104,7 @@ class UploadEffect(Effect[Artifact]):
             # The platform's bytes are not those of the key. Forget the record, so that no process continues it.
             await progress.save(None)
             raise
-        ready = await _until_ready(call, record.urn)
+        ready = await _until_ready(call, record.urn, source.size)
         return ready.handle(call.platform, sha256=source.sha256)
 
     async def find(self, intent: IntentRow) -> Sequence[Found[Artifact]]:
@@ -226,16 +228,16 @@ async def _begun(call: IvcapCall, stored: Any, size: int, *, timeout: float) -> 
     return None if record.status == "error" or record.known_size not in (None, size) else record
 
 
-async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
-    loop = asyncio.get_running_loop()
-    end, pauses = loop.time() + _READY_WAIT, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
+async def _until_ready(call: IvcapCall, urn: str, size: int) -> ArtifactRecord:
+    loop, seconds = asyncio.get_running_loop(), _READY_WAIT + size / _READY_RATE
+    end, pauses = loop.time() + seconds, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         record = await _shown(call, urn, call.client.visibility_delay)
         if record.complete:
             return record
         if record.status == "error" or loop.time() > end:
             raise IntegrityError(
-                f"All bytes of {urn} were sent, but its status is {record.status!r} after {_READY_WAIT:g} s. "
+                f"All bytes of {urn} were sent, but its status is {record.status!r} after {seconds:.0f} s. "
                 "Run the task again: it continues from what the platform has.",
                 urn=urn,
                 expected="ready",

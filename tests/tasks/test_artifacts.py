@@ -30,6 +30,7 @@ from ivcap_flows.http import tus
 from ivcap_flows.identity import digest
 from ivcap_flows.ivcap.artifacts import Artifacts
 from ivcap_flows.sinks import run_graph
+from ivcap_flows.tasks import uploads
 
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
 artifact_for_file = tasks.ivcap.artifact_for_file.fn
@@ -396,6 +397,25 @@ def test_the_record_of_downloads_over_a_file(in_flow, source, ivcap_journal, tmp
         graph = last_graph(ivcap_journal)
         [reading] = [node.id for node in graph.nodes.values() if node.attributes.get("name") == "Read"]
         assert series.urn in graph.lineage(reading).nodes and old not in graph.nodes
+
+
+def test_a_big_upload_may_take_longer_to_be_ready(effects, source, monkeypatch):
+    """The platform puts together and hashes what it has got, which takes longer for more. What is refused names how
+    long that was waited for.
+    """
+    real, begun = Artifacts.read, time.monotonic()
+
+    async def late(self, urn):
+        record = await real(self, urn)
+        return record if time.monotonic() - begun > 0.6 else record.model_copy(update={"status": "partial"})
+
+    monkeypatch.setattr(Artifacts, "read", late)
+    monkeypatch.setattr(uploads, "_READY_WAIT", 0.1)
+    with pytest.raises(IntegrityError, match="its status is 'partial' after 0 s"):
+        upload_artifact(source)
+    monkeypatch.setattr(uploads, "_READY_RATE", source.stat().st_size / 30)
+    upload_artifact(source)
+    assert effects.count("/1/artifacts") == 1
 
 
 def test_products(effects, source, tmp_path, tasks_service):
