@@ -17,6 +17,8 @@ from ivcap_flows import loop
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.http.pauses import Pauses
+from ivcap_flows.in_prefect.flow_run_states import is_refusal
+from ivcap_flows.plain_text import described
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ _STILL_NONE: Final = (
     f"its slot is never free again. {_FREE}"
 )
 _NOT_GIVEN_BACK: Final = f"A slot of Prefect's concurrency limit %r was not given back, since Prefect is away. {_FREE}"
+_REFUSED: Final = (
+    "Prefect refuses to take back a slot of its concurrency limit %r: %s It takes it back itself within %.0f s, unless "
+    f"it has restarted. {_FREE}"
+)
 
 _queues: Final = PerProcess(dict[str, asyncio.Lock])
 """For each limit, who of this process asks for a slot next."""
@@ -159,7 +165,7 @@ class _Slot:
                 self._note(error)
 
     async def give_back(self) -> None:
-        """Give the slot back, however long Prefect is away."""
+        """Give the slot back, however long Prefect is away. If it refuses, leave the slot to the end of its lease."""
         from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -174,6 +180,9 @@ class _Slot:
                 return
             except Exception as error:  # noqa: BLE001 - what was submitted counts
                 self._note(error)
+                if is_refusal(error):
+                    logger.warning(_REFUSED, self.limit, described(error), _LEASE, self.limit)
+                    return
                 if not said:
                     said = True
                     logger.warning(

@@ -1,5 +1,8 @@
 """`ivcap-flows journal move`: what it prints, and that a run which the journal has continues at the new place."""
 
+import re
+import shlex
+
 import psycopg
 import pytest
 
@@ -50,6 +53,22 @@ def test_a_journal_moves_there_and_back(ivcap_flows, old_url, new_url, tmp_path,
     assert told.status == 0, told
     assert told.json["target"] == back and told.json["rows"] | {"runs": 1} == told.json["rows"]
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", back)
+    assert "monthly" in ivcap_flows("runs").out
+
+
+def test_a_journal_whose_name_ends_with_a_blank_moves_to_the_name_that_settings_give(
+    ivcap_flows, tmp_path, monkeypatch
+):
+    """The command of the refusal is the next step."""
+    there = f"sqlite:///{tmp_path / 'journal.sqlite'}"
+    with Journal.open(f"{there} ") as journal:
+        opened = journal.runs.open_attempt(RunIdentity("monthly", "f.py:monthly", {}, "1", "1"))
+        journal.runs.close_attempt(opened.attempt.id, "completed")
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"{there} ")
+    refused = ivcap_flows("runs")
+    step = re.search("`ivcap-flows (journal move .*)`", refused.err)
+    assert refused.status == 1 and step is not None
+    assert ivcap_flows(*shlex.split(step[1])).status == 0
     assert "monthly" in ivcap_flows("runs").out
 
 

@@ -291,13 +291,15 @@ def forget(
         yield lose
 
 
-def away(monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
-    """Let so many requests of Prefect's client meet a server that is not there."""
+def away(monkeypatch: pytest.MonkeyPatch, name: str, times: int, status: int = 0) -> None:
+    """Let so many requests of Prefect's client meet a server that is not there, or that answers with an error."""
     left, whole = [times], getattr(PrefectClient, name)
 
     async def maybe(*given: Any, **named: Any) -> Any:
         if left[0]:
             left[0] -= 1
+            if status:
+                httpx.Response(status, request=httpx.Request("POST", "http://prefect.test/api")).raise_for_status()
             raise httpx.ConnectError("refused")
         return await whole(*given, **named)
 
@@ -387,6 +389,20 @@ def test_a_process_that_ends_says_which_slot_it_keeps(slots, forget, monkeypatch
     caplog.clear()
     submission_limit._finish()
     assert caplog.text == ""
+
+
+def test_a_slot_that_prefect_refuses_to_take_back_is_left_to_its_lease(slots, forget, monkeypatch, caplog):
+    """Asking again is vain. The log says why, and what frees the slot if the lease does not."""
+    away(monkeypatch, "renew_concurrency_lease", 1, status=403)
+
+    async def submit() -> None:
+        async with SubmissionLimit(slots.name).turn():
+            pass
+
+    loop.run(submit())
+    assert not submission_limit._owed() and slots.taken == 1
+    assert "refuses to take back" in caplog.text and "403" in caplog.text
+    assert f"prefect gcl update {slots.name} --active-slots 0" in caplog.text
 
 
 @pytest.fixture
