@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.plain_text import described
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -18,10 +16,10 @@ __all__ = [
     "PARKED",
     "PrefectState",
     "ended_flow_runs",
-    "is_refusal",
     "outcome_of",
     "prefect_state",
     "prefect_states",
+    "refusal_of",
     "state_of",
 ]
 
@@ -108,17 +106,21 @@ def _asked(flow_run_id: str) -> Any:
 
 def _tell(error: Exception) -> None:
     """Log why Prefect's API says nothing of the states. One that is away is no news: it is asked at the next time."""
-    level = logging.WARNING if is_refusal(error) else logging.DEBUG
-    log.log(level, "Prefect's API cannot be asked for flow runs, so the journal's word counts: %s", described(error))
+    refused = refusal_of(error)
+    if refused is None:
+        log.debug("Prefect's API could not be asked for flow runs: %s", error)
+    else:
+        log.warning("Prefect's API refuses to say how flow runs ended (%s), so the journal's word counts.", refused)
 
 
-def is_refusal(error: Exception) -> bool:
-    """Return whether Prefect's API refused a request for good, as without a valid key, so that it need not be repeated.
+def refusal_of(error: Exception) -> str | None:
+    """Return the status by which Prefect's API refused a request for good, as without a valid key; else None.
 
-    Not while it is busy (408, 425, 429).
+    A request that it refused is not repeated. While it is busy (408, 425, 429), it refuses nothing.
     """
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    return 400 <= status < 500 and status not in (408, 425, 429)
+    response: Any = getattr(error, "response", None)
+    status = getattr(response, "status_code", 0)
+    return f"{status} {response.reason_phrase}" if 400 <= status < 500 and status not in (408, 425, 429) else None
 
 
 def ended_flow_runs(flow_run_ids: list[str]) -> set[str]:

@@ -28,7 +28,7 @@ from prefect.states import Cancelled, Scheduled
 from ivcap_flows.capture.observing import runs_again
 from ivcap_flows.capture.task_runs import newest
 from ivcap_flows.errors import ConfigurationError
-from ivcap_flows.in_prefect.flow_run_states import PARKED, is_refusal, outcome_of
+from ivcap_flows.in_prefect.flow_run_states import PARKED, outcome_of, refusal_of
 from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.plain_text import described
 
@@ -156,11 +156,11 @@ class OwnRun:
             except ObjectNotFound:
                 return []
             except Exception as error:
-                if is_refusal(error):
+                if (refused := refusal_of(error)) is not None:
                     raise ConfigurationError(
-                        f"Prefect's API refuses to say whether the run is parked, so its process ends: a worker may "
-                        f"start the run as well. {described(error)} Give the worker a PREFECT_API_KEY that may read "
-                        f"the flow run {self.id}, and retry it if it does not come back.",
+                        f"Prefect's API refuses to say whether the run is parked ({refused}), so its process ends: a "
+                        "worker may start the run as well. Give the worker a PREFECT_API_KEY that may read the flow "
+                        f"run {self.id}, and retry it if it does not come back.",
                         flow_run=str(self.id),
                     ) from error
                 # No worker can start the run while the server does not answer.
@@ -232,12 +232,23 @@ class OwnRun:
 
 
 def standing(ids: list[str]) -> dict[str, State[Any] | None]:
-    """Return the states of these flow runs; a deleted run is missing. Asks Prefect's API and blocks."""
+    """Return the states of these flow runs; a deleted run is missing. Asks Prefect's API and blocks.
+
+    Raises ConfigurationError if it refuses to say.
+    """
     found: dict[str, State[Any] | None] = {}
-    with get_client(sync_client=True) as client:
-        for first in range(0, len(ids), _PAGE):
-            some = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(each) for each in ids[first : first + _PAGE]]))
-            found |= {str(run.id): run.state for run in client.read_flow_runs(flow_run_filter=some, limit=_PAGE)}
+    try:
+        with get_client(sync_client=True) as client:
+            for first in range(0, len(ids), _PAGE):
+                some = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(each) for each in ids[first : first + _PAGE]]))
+                found |= {str(run.id): run.state for run in client.read_flow_runs(flow_run_filter=some, limit=_PAGE)}
+    except Exception as error:
+        if (refused := refusal_of(error)) is None:
+            raise
+        raise ConfigurationError(
+            f"Prefect's API refuses to say which runs are parked ({refused}). Use a PREFECT_API_KEY that may read flow "
+            "runs."
+        ) from error
     return found
 
 

@@ -86,7 +86,10 @@ class Watcher:
         """Those of them that it has."""
 
     async def watch(self, *, seconds: float | None = None) -> None:
-        """Watch for `seconds`, but no longer than runs are parked; None means for ever."""
+        """Watch for `seconds`, but no longer than runs are parked; None means for ever.
+
+        Raises ConfigurationError if Prefect refuses to say which are: runs must not count on this watcher any more.
+        """
         end = None if seconds is None else time.monotonic() + seconds
         start_heartbeat(self._journal)
         try:
@@ -99,6 +102,8 @@ class Watcher:
                     self._troubled.pop("parked")
                     if end is not None and not self._tending:
                         break
+                except ConfigurationError:
+                    raise
                 except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
                     self._trouble("parked", f"Cannot read parked runs; trying again: {described(error)}")
                 await self._pause()

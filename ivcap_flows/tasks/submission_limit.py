@@ -17,8 +17,7 @@ from ivcap_flows import loop
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.http.pauses import Pauses
-from ivcap_flows.in_prefect.flow_run_states import is_refusal
-from ivcap_flows.plain_text import described
+from ivcap_flows.in_prefect.flow_run_states import refusal_of
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ _STILL_NONE: Final = (
 )
 _NOT_GIVEN_BACK: Final = f"A slot of Prefect's concurrency limit %r was not given back, since Prefect is away. {_FREE}"
 _REFUSED: Final = (
-    "Prefect refuses to take back a slot of its concurrency limit %r: %s It takes it back itself within %.0f s, unless "
-    f"it has restarted. {_FREE}"
+    "Prefect refuses to take back a slot of its concurrency limit %r (%s). It takes it back itself within %.0f s, "
+    f"unless it has restarted. {_FREE}"
 )
 
 _queues: Final = PerProcess(dict[str, asyncio.Lock])
@@ -180,8 +179,8 @@ class _Slot:
                 return
             except Exception as error:  # noqa: BLE001 - what was submitted counts
                 self._note(error)
-                if is_refusal(error):
-                    logger.warning(_REFUSED, self.limit, described(error), _LEASE, self.limit)
+                if (refused := refusal_of(error)) is not None:
+                    logger.warning(_REFUSED, self.limit, refused, _LEASE, self.limit)
                     return
                 if not said:
                     said = True

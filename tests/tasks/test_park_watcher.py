@@ -13,16 +13,18 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from eventually import auntil, until
 from on_record import all_have_left
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Scheduled
 
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.durable.parking import watcher_of
-from ivcap_flows.errors import ForbiddenError, JournalError
+from ivcap_flows.errors import ConfigurationError, ForbiddenError, JournalError
 from ivcap_flows.handles import Order
 from ivcap_flows.journal import Journal, RunIdentity, store
 from ivcap_flows.journal.leases import Leases
@@ -170,6 +172,21 @@ def test_a_run_is_woken_though_its_process_lives_on(embedded_platform, ivcap_jou
 
     loop.run(watch())
     assert woken == [left.flow_run_id] and here.flow_run_id not in woken
+
+
+def test_a_watcher_ends_if_prefect_refuses_to_say_what_is_parked(embedded_platform, ivcap_journal, park, monkeypatch):
+    """It would promise to wake runs that it cannot see."""
+    park(ivcap_journal, place_order("echo", {"message": "refused"}))
+
+    def refused(*_: Any, **__: Any) -> Any:
+        httpx.Response(401, request=httpx.Request("POST", "http://prefect.test/api")).raise_for_status()
+
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_runs", refused)
+    for ask in (Watcher(ivcap_journal).watch, Watcher(ivcap_journal).once):
+        with pytest.raises(
+            ConfigurationError, match=r"refuses to say which runs are parked \(401 Unauthorized\).*PREFECT_API_KEY"
+        ):
+            loop.run(asyncio.wait_for(ask(), 20))
 
 
 @pytest.fixture
