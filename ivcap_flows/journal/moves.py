@@ -28,7 +28,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.journal.redaction import keep_key, kept_key
+from ivcap_flows.journal.redaction import check_key_file, keep_key, kept_key
 from ivcap_flows.journal.schema import journal_info, metadata, redaction_keys
 from ivcap_flows.journal.store import CREATION, Place, is_missing
 from ivcap_flows.journal.untold import Untold
@@ -74,6 +74,13 @@ class _End(Place):
         if not self._has_tables(connection):
             return None
         return dict(connection.execute(sa.select(journal_info)).mappings().one())
+
+    def glance(self) -> dict[str, Any] | None:
+        """Return what `info` does, in a transaction of its own. Make nothing."""
+        if self.is_missing():
+            return None
+        with self.read() as connection:
+            return self.info(connection)
 
     def keep_others_out(self, connection: Connection) -> None:
         """Let nothing else write the journal until the end of the transaction. Readers of its rows go on."""
@@ -126,21 +133,8 @@ def move(source: str, target: str) -> Moved:
     """
     if is_missing(source):
         raise _no_journal(source)
-    with closing(_End(source)) as old:
-        if is_missing(target):
-            # Before a file is made there.
-            with old.read() as reading:
-                _check_is_free(old, reading)
-        with closing(_End(target)) as new:
-            return _move(old, new)
-
-
-def _check_is_free(old: _End, connection: Connection) -> None:
-    """Raise the error that a move to an empty place would end with."""
-    if (move := _info(old, connection)["move"]) is not None:
-        raise old.moved(move)
-    _processes(old, connection)
-    kept_key(old, connection)
+    with closing(_End(source)) as old, closing(_End(target)) as new:
+        return _move(old, new)
 
 
 def _info(old: _End, connection: Connection) -> dict[str, Any]:
@@ -164,10 +158,9 @@ def _processes(old: _End, connection: Connection) -> Processes:
 
 
 def _move(old: _End, new: _End) -> Moved:
-    with old.read() as reading, new.read() as beside:
-        # Before anything is locked: one end would wait for the other.
-        if _info(old, reading) == new.info(beside):
-            raise InputError(f"{old.place} and {new.place} are the same journal. Name an empty database as the second.")
+    # Before anything is locked: one end would wait for the other.
+    if old.glance() == new.glance():
+        raise InputError(f"{old.place} and {new.place} are the same journal. Name an empty database as the second.")
     with old.write() as reading:
         old.keep_others_out(reading)
         arriving = _copied(old, reading, new)
@@ -188,6 +181,10 @@ def _copied(old: _End, reading: Connection, new: _End) -> dict[str, str] | None:
     # Locks stay behind, and heartbeats arrive young: the dead would count as alive for a minute.
     _processes(old, reading).note_deaths(reading)
     key = kept_key(old, reading)
+    if key is not None:
+        check_key_file(new, key)
+    # Only now, so that a move that is refused leaves no file.
+    new.make_file()
     name = str(uuid.uuid4())
     arriving = {"id": name, "from": old.place}
     with new.write() as writing:
@@ -207,8 +204,7 @@ def _copied(old: _End, reading: Connection, new: _End) -> dict[str, str] | None:
 def _mark_of_copy(old: _End, info: dict[str, Any], new: _End) -> dict[str, str] | None:
     """Return the mark of the copy that the move of the source made. Raise JournalMovedError if it is not there."""
     moved: dict[str, str] = info["move"]
-    with new.read() as connection:
-        there = new.info(connection)
+    there = new.glance()
     if "to" in moved and there is not None and there["id"] == info["id"]:
         mark: dict[str, str] | None = there["move"]
         if mark is None or (mark["id"] == moved["id"] and "from" in mark):

@@ -25,7 +25,7 @@ from ivcap_flows.journal.store import Store
 from ivcap_flows.secrets import HIDDEN, scrub, scrub_alone, scrub_text
 from ivcap_flows.whole_file import write_private
 
-__all__ = ["Redaction", "keep_key", "kept_key", "key_file_of"]
+__all__ = ["Redaction", "check_key_file", "keep_key", "kept_key", "key_file_of"]
 
 _KEY_BYTES: Final = 32
 _SHOWN: Final = 32
@@ -132,10 +132,15 @@ def keep_key(store: Store, connection: Connection, journal_id: str, key: bytes) 
         row = {"journal_id": journal_id, "key": key.hex()}
         connection.execute(sa.insert(schema.redaction_keys), row)
         return
-    path = key_file_of(store.path)
-    if (_read(path) or _written(path, key)) != key:
-        raise InputError(f"{path} is the key file of another journal. Move it away, or name another file.")
+    check_key_file(store, key)
+    _written(key_file_of(store.path), key)
     _note(connection, key)
+
+
+def check_key_file(store: Store, key: bytes) -> None:
+    """Raise InputError if the place of a journal's key has the file of another key."""
+    if store.path is not None and (_read(path := key_file_of(store.path)) or key) != key:
+        raise InputError(f"{path} is the key file of another journal. Move it away, or name another file.")
 
 
 def _check(key: bytes) -> str:

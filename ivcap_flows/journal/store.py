@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import copy_context
 from datetime import datetime, timezone
 from functools import partial
@@ -236,10 +236,22 @@ class Store:
 
     def _open(self) -> None:
         """Make the journal ready for use."""
+        self.make_file()
         self._prepare()
         with self.read() as connection:
             self.journal_id = connection.execute(sa.select(journal_info.c.id)).scalar_one()
         self._in_use = True
+
+    def make_file(self) -> None:
+        """Make the file of an SQLite journal, and its folder, unless they are there. Raise JournalError if it fails."""
+        if self.path is None:
+            return
+        try:
+            # Parameters of flows may be private. SQLite gives its other files the mode of this one.
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)
+        except OSError as error:
+            raise _not_opened(self.path, error) from error
 
     def _prepare(self) -> None:
         """Create the tables if there are none. If several processes open the journal first, one of them does it."""
@@ -337,11 +349,19 @@ class Store:
 
 
 class Place(Store):
-    """A database that may have no journal, or one that is not in use. No table is made in it."""
+    """A database that may have no journal, or one that is not in use. Opening it makes nothing, not even a file."""
 
     def _open(self) -> None:
-        with self.engine.connect():
-            pass
+        if self.path is None or self.path.exists():
+            with self.engine.connect():
+                pass
+
+    def is_missing(self) -> bool:
+        """Return whether there is no journal. Make nothing."""
+        if self.path is not None and not self.path.exists():
+            return True
+        with self.read() as connection:
+            return not sa.inspect(connection).has_table(journal_info.name)
 
 
 def is_missing(url: str) -> bool:
@@ -349,17 +369,8 @@ def is_missing(url: str) -> bool:
 
     Raise ConfigurationError for a URL or place that cannot hold one, and JournalError if it cannot be reached.
     """
-    parsed = _parsed(url)
-    if parsed.get_backend_name() == "sqlite":
-        path = _place_of(parsed)
-        _check_place(path)
-        return not path.exists()
-    place = Place(url)
-    try:
-        with place.read() as connection:
-            return not sa.inspect(connection).has_table(journal_info.name)
-    finally:
-        place.close()
+    with closing(Place(url)) as place:
+        return place.is_missing()
 
 
 def _parsed(url: str) -> URL:
@@ -382,7 +393,7 @@ def _place_of(url: URL) -> Path:
 
 def _sqlite(url: URL) -> Engine:
     path = _place_of(url)
-    _check_place(path, make=True)
+    _check_place(path)
     engine = sa.create_engine(
         url.set(drivername="sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}, pool_size=8
     )
@@ -429,8 +440,8 @@ def _with_turns(connection: Any, statement: str) -> None:
             time.sleep(0.01)
 
 
-def _check_place(path: Path, *, make: bool = False) -> None:
-    """Raise ConfigurationError or JournalError if a journal's file cannot be at a path. With `make`, make the file."""
+def _check_place(path: Path) -> None:
+    """Raise ConfigurationError or JournalError if a journal's file cannot be at a path. Make nothing."""
     url = f"sqlite:///{path}"
     kind = network_file_system(path)
     if kind is not None:
@@ -448,16 +459,17 @@ def _check_place(path: Path, *, make: bool = False) -> None:
             raise NotADirectoryError(f"{there} is no folder")
         if not os.access(there, os.R_OK | os.W_OK):
             raise PermissionError(f"{there} cannot be read and written by this user")
-        if make:
-            # Parameters of flows may be private. SQLite gives its other files the mode of this one.
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(mode=0o600)
     except OSError as error:
-        raise JournalError(
-            f"The journal {url} cannot be opened: {error}. Correct the path or its permissions, or name another in "
-            "IVCAP_FLOWS_JOURNAL.",
-            url=url,
-        ) from error
+        raise _not_opened(path, error) from error
+
+
+def _not_opened(path: Path, error: OSError) -> JournalError:
+    url = f"sqlite:///{path}"
+    return JournalError(
+        f"The journal {url} cannot be opened: {error}. Correct the path or its permissions, or name another in "
+        "IVCAP_FLOWS_JOURNAL.",
+        url=url,
+    )
 
 
 def _postgresql(url: URL) -> Engine:

@@ -237,8 +237,12 @@ on_both = pytest.mark.parametrize("old", KINDS, indirect=True)
 
 
 def refused(error, words, source, target):
+    """Move, and return the error. No file is made."""
+    file = Path(target.removeprefix("sqlite:///"))
+    before = file.exists()
     with pytest.raises(error, match=words) as caught:
         move(source, target)
+    assert file.exists() == before
     assert str(caught.value).endswith((".", "`.")) and "pw1" not in str(caught.value)
     return caught.value
 
@@ -295,6 +299,7 @@ def test_a_journal_of_another_version_is_refused(old, place):
 
 
 @on_both
+@pytest.mark.catches("a target made before the proof")
 def test_a_journal_that_a_process_uses_is_refused(old, place, child):
     """The process is named. When it has died, the journal moves at once."""
 
@@ -441,8 +446,9 @@ def together(journal):
 
 @on_both
 @pytest.mark.parametrize("target", KINDS)
+@pytest.mark.catches("a source that is not locked")
 def test_what_is_written_during_a_move_is_refused_after_it(old, place, target, monkeypatch):
-    """It waits for the move, which has read the tables already."""
+    """It waits for the move, which has read the tables already, and has proven that no process lives."""
     new, errors = place(target), []
 
     def write():
@@ -476,7 +482,8 @@ def test_what_is_written_during_a_move_is_refused_after_it(old, place, target, m
 
 @on_both
 def test_a_copy_that_comes_back_changed_is_not_used(old, place, monkeypatch):
-    """The target has what it had before, and the source goes on."""
+    """The source goes on, and there is no journal at the target: nobody who looks there makes one, and the next move
+    goes into it."""
     new = place("sqlite")
     target, real = new, moves._End.pages
 
@@ -484,9 +491,15 @@ def test_a_copy_that_comes_back_changed_is_not_used(old, place, monkeypatch):
         for rows in real(end, connection, table):
             yield rows if end.place != target or table.name != "runs" else []
 
-    monkeypatch.setattr(moves._End, "pages", pages)
-    refused(JournalError, "returned other rows of runs", old, new)
-    assert is_in_use(old) and not is_in_use(new)
+    with monkeypatch.context() as patch:
+        patch.setattr(moves._End, "pages", pages)
+        with pytest.raises(JournalError, match="returned other rows of runs"):
+            move(old, new)
+    assert is_in_use(old)
+    with Journal.or_empty(new) as seen:
+        assert seen.runs.recent(9) == []
+    move(old, new)
+    assert is_in_use(new)
 
 
 # The key by which requests with secrets are known

@@ -47,6 +47,7 @@ from ivcap_flows.journal import (
     Journal,
     NewIntent,
     RunRow,
+    moves,
     process_locks,
     schema,
     store,
@@ -211,6 +212,32 @@ def a_lock_that_says_nothing(patch: SetAttribute) -> None:
 
 def a_noted_death_not_believed(patch: SetAttribute) -> None:
     patch(process_locks, "ENDED", "")
+
+
+def a_source_that_is_not_locked(patch: SetAttribute) -> None:
+    patch(moves._End, "keep_others_out", lambda self, connection: None)
+    patch(moves._End, "write", lambda self: self.engine.begin())
+    # On SQLite, any write locks the file.
+    patch(Processes, "note_deaths", lambda self, connection: None)
+
+
+def a_target_made_before_the_proof(patch: SetAttribute) -> None:
+    def make_and_look(self: Processes, connection: sa.Connection) -> Any:
+        made[-1].make_file()
+        return living(self, connection)
+
+    def opened(self: Any, url: str) -> None:
+        begin(self, url)
+        made.append(self)
+
+    made: list[Any] = []
+    begin, living = moves._End.__init__, Processes.living
+    patch(moves._End, "__init__", opened)
+    patch(Processes, "living", make_and_look)
+
+
+def a_reader_makes_the_journal(patch: SetAttribute) -> None:
+    patch(Journal, "or_empty", Journal.open)
 
 
 def a_lock_file_known_by_its_name(patch: SetAttribute) -> None:
@@ -772,6 +799,9 @@ MUTANTS: Final = {
     "every holder dead": Mutant("what a live process is at is left to it", every_holder_dead),
     "a lock that says nothing": Mutant("who died on this machine is known at once", a_lock_that_says_nothing),
     "a noted death is not believed": Mutant("who was dead before a move is dead after it", a_noted_death_not_believed),
+    "a source that is not locked": Mutant("no flow opens between the proof and the mark", a_source_that_is_not_locked),
+    "a target made before the proof": Mutant("a refused move leaves no file", a_target_made_before_the_proof),
+    "a reader makes the journal": Mutant("who only reads makes no journal", a_reader_makes_the_journal),
     "a lock file known by its name": Mutant(
         "a copy of a lock file does not prove a death", a_lock_file_known_by_its_name
     ),
