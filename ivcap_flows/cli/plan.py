@@ -9,10 +9,12 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.capture.observing import observe_tasks
+from ivcap_flows.capture.recorder_registry import use_journal
 from ivcap_flows.cli.effects import given, subject
 from ivcap_flows.cli.entry_point import call, load
 from ivcap_flows.cli.output import Json, console, print_error, print_json, table
 from ivcap_flows.cli.parameters import Params, parameters
+from ivcap_flows.cli.records import read_journal
 from ivcap_flows.durable import Plan
 from ivcap_flows.durable import plan as planned
 
@@ -69,7 +71,7 @@ def _run(entry: Flow[..., Any], values: dict[str, Any]) -> tuple[Plan, str, Exce
     from ivcap_flows.tasks.waiting import PlannedError
 
     observe_tasks()
-    with _quietly(), planned() as found:
+    with read_journal() as journal, use_journal(journal), _quietly(), planned() as found:
         try:
             call(entry, values)
         except PlannedError as end:
