@@ -118,10 +118,14 @@ def begin_with_another_journal(trial: Trial) -> None:
 
 
 def move_the_journal(trial: Trial) -> None:
-    """The journal moves to another file, and the next command finds it there at once."""
+    """The journal moves to the other kind of database and back, and the next command finds it there at once."""
     old = trial.environment["IVCAP_FLOWS_JOURNAL"]
-    moves = len(list(trial.folder.glob("moved-*.sqlite")))
-    new = f"sqlite:///{trial.folder}/moved-{moves}.sqlite"
+    name = f"moved-{len(trial.journals)}"
+    to_server = old.startswith("sqlite")
+    new = (
+        trial.stage.database(f"{trial.folder.name}-{name}") if to_server else f"sqlite:///{trial.folder}/{name}.sqlite"
+    )
+    trial.journals.append(new)
     trial.say(f"--- the journal moves to {new}\n")
     trial.asked("journal", "move", old, new)
     trial.environment["IVCAP_FLOWS_JOURNAL"] = new

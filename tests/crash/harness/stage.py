@@ -267,9 +267,13 @@ class Stage:
             if not number:
                 shutil.copy(self._journal, path)
             return f"sqlite:///{path}"
-        name = f"crash_{folder.name.replace('-', '_')}_{os.getpid()}"
+        return self.database(folder.name, template="journal_made")
+
+    def database(self, name: str, *, template: str = "template1") -> str:
+        """The URL of a new database that has what the template has: nothing, if none is named."""
+        name = f"crash_{name.replace('-', '_')}_{os.getpid()}"
         with self._lock, psycopg.connect(self._postgresql.format("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE journal_made')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self._postgresql.format(name)
 
     def kill_worker(self) -> None:
