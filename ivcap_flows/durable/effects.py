@@ -90,7 +90,7 @@ class Resume(Protocol):
 class RecordStore(Protocol):
     """The idempotency records on a platform, by which machines without a shared journal find each other's effects.
 
-    A record has the entity `identity.key_entity(key)` and the schema `identity.INTENT_SCHEMA`. Both methods are safe to
+    A record has the entity `identity.key_entity(key)` and the schema `identity.INTENT_SCHEMA`. All methods are safe to
     repeat, so an implementation retries transient failures itself. After a ForbiddenError, `perform` works without
     records.
     """
@@ -102,6 +102,11 @@ class RecordStore(Protocol):
         """Add a record unless those that are there say as much. Return the contents of all afterwards, oldest first.
 
         A record that names an effect stays, whoever wrote it. With `first`, nothing is known to be there.
+        """
+
+    async def equal(self, key: str, noun: str, request_sha256: str) -> Sequence[dict[str, Any]] | None:
+        """Return the contents of the active records of an equal request, under any key, that may have been written
+        since the oldest record under `key`. None if they are too many to be read.
         """
 
 

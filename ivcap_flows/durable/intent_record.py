@@ -8,7 +8,8 @@ from itertools import takewhile
 from typing import Any
 
 from ivcap_flows.durable.effects import RecordStore
-from ivcap_flows.errors import ForbiddenError, PlatformError
+from ivcap_flows.durable.wording import decide
+from ivcap_flows.errors import ForbiddenError, InDoubtError, PlatformError
 from ivcap_flows.identity import (
     canonical,
     digest,
@@ -93,6 +94,28 @@ class IntentRecord:
         except ForbiddenError as error:
             self._do_without(error)
             return []
+
+    async def of_equal_requests(self) -> Sequence[dict[str, Any]]:
+        """Return the contents of the records that equal requests may have made since this one was announced.
+
+        Raise InDoubtError if some of them cannot be read.
+        """
+        if self._store is None:
+            return []
+        key, noun = self._intent.key, self._intent.noun
+        try:
+            records = await self._store.equal(key, noun, self._request_sha256)
+        except ForbiddenError as error:
+            self._do_without(error)
+            return []
+        if records is None:
+            raise InDoubtError(
+                f"It is not known whether the {noun} {key} took effect: {self._intent.platform} selects no records by "
+                f"their content, and has too many new ones to read all. {decide(key)}",
+                key=key,
+                candidates=[],
+            )
+        return records
 
     async def tell(self, urn: str | None, outcome: Any) -> list[str]:
         """Write the outcome of what was announced. Return what else was made under its key.

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
+from ivcap_flows.durable.equal_requests import EqualRequests
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.wording import decide, unclear_reply
@@ -257,7 +258,7 @@ class Submission(Generic[T]):
         while True:
             left = end - asyncio.get_running_loop().time()
             try:
-                adopted = await self._adopt(await self._find())
+                adopted = await self._adopt(await self._find(), last=left <= 0)
             except PlatformError as error:
                 if left <= 0 or not error.retryable:
                     raise
@@ -285,25 +286,35 @@ class Submission(Generic[T]):
         record = await self._record.read()
         return [] if record is None or record.get("urn") is None else [self._recorded(record)]
 
-    async def _adopt(self, found: Sequence[Found[T]]) -> Performed[T] | None:
-        """Adopt the oldest effect that is surely this intent's, and report the others.
+    async def _adopt(self, found: Sequence[Found[T]], *, last: bool = False) -> Performed[T] | None:
+        """Adopt the oldest effect that is surely this intent's, and report the others. `last`: no further look follows.
 
         Raises InDoubtError if it cannot be decided which is.
         """
+        found = sorted(found, key=lambda one: (one.at or _LATEST, one.urn))
         ours = [one for one in found if one.matched_by == "key"]
-        if not ours and found:
-            others = await self.journal.ask(
-                self.journal.intents.outcomes_of_others, self.intent.key, [one.urn for one in found]
-            )
-            free = [one for one in found if one.urn not in others]
-            ours = [one for one in free if one.matched_by == "content"]
-            # If other intents may have caused equal effects, there must be one for each of them, too.
-            rivals = await self.journal.ask(self.journal.intents.rivals, self.intent) if ours else 0
-            if free and len(ours) <= rivals:
-                raise self._undecided([one.urn for one in free])
         if not ours:
+            return await self._adopt_by_content(found, last=last) if found else None
+        oldest, *rest = ours
+        return await self._keep(oldest, rest)
+
+    async def _adopt_by_content(self, found: Sequence[Found[T]], *, last: bool) -> Performed[T] | None:
+        urns = [one.urn for one in found]
+        equal = await EqualRequests.of(self.journal, self.intent, self._record, urns)
+        free = [one for one in found if one.urn not in equal.owned]
+        alike = [one for one in free if one.matched_by == "content"]
+        chosen = equal.choose(alike, last=last)
+        if chosen is None:
+            if free:
+                raise self._undecided([one.urn for one in free])
             return None
-        oldest, *rest = sorted(ours, key=lambda one: (one.at or _LATEST, one.urn))
+        try:
+            return await self._keep(chosen, [] if equal.rivals else [one for one in alike if one is not chosen])
+        except InDoubtError:
+            # Another key has taken it meanwhile.
+            return await self._adopt_by_content(found, last=last)
+
+    async def _keep(self, oldest: Found[T], rest: Sequence[Found[T]]) -> Performed[T]:
         if rest:
             logger.error(
                 "Several effects match the %s %s: %s is kept, the others are %s. `ivcap-flows orders` lists them.",

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from ivcap_flows.errors import ForbiddenError, NotUniqueError
+from ivcap_flows.errors import BadRequestError, ForbiddenError, InvalidParameterError, NotUniqueError
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, same_claim, same_intent
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 
-__all__ = ["IdempotencyRecords"]
+__all__ = ["IdempotencyRecords", "having"]
 
 SHOWS_WITHIN: Final = 5.0
 """Seconds for which a record that was written is looked for before what follows is done without it."""
+
+
+LOOKED_AT: Final = 500
+"""Number of idempotency records to read if the platform cannot filter them by content."""
+_ANNOUNCED: Final = timedelta(hours=1)
+"""Within it, whatever a record announces is requested, or not at all."""
+
+
+async def having(aspects: Aspects, member: str, value: str) -> AsyncIterator[AspectRecord]:
+    """Yield the active idempotency records with a member of this value, newest first.
+
+    Where the platform does not select by content, these are the newest `LOOKED_AT` of all: look at the member.
+    """
+    path = f"$.{json.dumps(member)} ? (@ == {json.dumps(value)})"
+    try:
+        async for record in aspects.list(schema=INTENT_SCHEMA, content_path=path):
+            yield record
+    except (BadRequestError, InvalidParameterError):
+        async for record in aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT):
+            yield record
 
 
 class IdempotencyRecords:
@@ -59,6 +80,32 @@ class IdempotencyRecords:
             return next((record.valid_from for record in await self._active(key_entity(key))), None)
         except ForbiddenError:
             return None
+
+    async def equal(self, key: str, noun: str, request_sha256: str) -> list[dict[str, Any]] | None:
+        """Return the contents of the active records of an equal request, under any key, newest first.
+
+        Those that were written an hour before the oldest record under `key` are left out: what is announced is
+        requested within minutes. None if the platform does not select by content, and its newest `LOOKED_AT` records
+        are younger than that oldest one.
+        """
+        entity = key_entity(key)
+        own = self._read.get(entity) or await self._active(entity)
+        claimed = min((record.valid_from for record in own if record.valid_from is not None), default=None)
+        found, read, whole = [], 0, claimed is None
+        async for record in having(self._aspects, "request-sha256", request_sha256):
+            read += 1
+            content = _content(record)
+            if claimed is not None and record.valid_from is not None:
+                whole = whole or record.valid_from <= claimed
+                if record.valid_from < claimed - _ANNOUNCED:
+                    break
+            if content.get("request-sha256") == request_sha256 and content.get("noun") == noun and "key" in content:
+                found.append(record)
+        if read == LOOKED_AT and not whole:
+            return None
+        unknown = [record for record in found if record.urn not in self._own]
+        self._own |= {record.urn for record in await self._aspects.of_account(self._account, unknown)}
+        return _contents([record for record in found if record.urn in self._own])
 
     async def _write(self, entity: str, content: dict[str, Any]) -> list[AspectRecord]:
         """Write once, and return the records that exist afterwards."""

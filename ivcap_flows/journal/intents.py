@@ -86,7 +86,7 @@ class Intents(Claims):
         """Mark an intent as done, with its outcome (the effect's JSON form), and end the claim.
 
         `how` is "sent", "adopted" or "reused". What it replaces, since the platform has lost it, is kept as progress.
-        Raise InDoubtError if the effect was matched by its content and is the outcome of another key already.
+        Raise InDoubtError if the effect is the outcome of another key already, and one of both was matched by content.
         """
         values = {
             "urn": urn,
@@ -100,8 +100,8 @@ class Intents(Claims):
         with self._store.write() as connection:
             if intent.urn not in (None, urn):
                 values["progress"] = {"lost": intent.urn}
-            if matched_by == "content" and urn is not None:
-                self._check_content(connection, intent, urn)
+            if matched_by in ("content", "key") and urn is not None:
+                self._check_content(connection, intent, urn, matched_by)
             moved = self._transitions.move(connection, intent, "done", values)
         self._end(intent)
         return moved
@@ -186,10 +186,13 @@ class Intents(Claims):
             first = time.earliest
         return {"sent_at": self._store.now(connection), "platform_time": first}
 
-    def _check_content(self, connection: Connection, intent: IntentRow, urn: str) -> None:
-        """Raise InDoubtError if an effect that was matched by its content is the outcome of another key."""
+    def _check_content(self, connection: Connection, intent: IntentRow, urn: str, matched_by: str) -> None:
+        """Raise InDoubtError if an effect is the outcome of another key, and one of both was matched by content."""
         self._store.take_turns(connection, f"urn:{urn}")
-        if connection.execute(sa.select(_I.c.key).where(_I.c.urn == urn, _I.c.key != intent.key)).first():
+        others = sa.select(_I.c.key).where(_I.c.urn == urn, _I.c.key != intent.key)
+        if matched_by == "key":
+            others = others.where(_I.c.matched_by == "content")
+        if connection.execute(others).first():
             raise InDoubtError(
                 f"It cannot be told whether the {intent.noun} {intent.key} took effect: {urn} looks like it, but is "
                 f"the outcome of another {intent.noun}. Decide with `ivcap-flows orders resolve {intent.key}`.",

@@ -132,9 +132,9 @@ class KnownIntents:
         with self._store.read() as connection:
             return {str(urn) for (urn,) in connection.execute(query)}
 
-    def rivals(self, intent: IntentRow) -> int:
-        """Count the other sent intents with the same request: any of them may own an effect with this
-        content."""
+    def rivals(self, intent: IntentRow) -> dict[str, bool]:
+        """Return the keys of the other sent intents with the same request: any of them may own an effect with this
+        content. True if a live call still waits for its reply."""
         query = sa.select(_I).where(
             _I.c.noun == intent.noun,
             _I.c.platform == intent.platform,
@@ -143,8 +143,13 @@ class KnownIntents:
             _I.c.key != intent.key,
         )
         with self._store.read() as connection:
-            rows = connection.execute(query).mappings()
-            return sum(IntentRow(**row).request == intent.request for row in rows)
+            rows = [IntentRow(**row) for row in connection.execute(query).mappings()]
+            return {row.key: self._waits(connection, row) for row in rows if row.request == intent.request}
+
+    def _waits(self, connection: Connection, row: IntentRow) -> bool:
+        if row.in_doubt or row.process_id is None:
+            return False
+        return self._processes.holds(self._processes.read(connection, row.process_id), row.token)
 
 
 def row_of(connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:

@@ -8,29 +8,27 @@ only if it says the same.
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ivcap_flows.durable.effects import Found, Reusable
 from ivcap_flows.errors import (
-    BadRequestError,
     ForbiddenError,
-    InvalidParameterError,
     NotFoundError,
     PlatformError,
 )
 from ivcap_flows.handles import TERMINAL, Products
-from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, fingerprint_for_reuse
+from ivcap_flows.identity import fingerprint, fingerprint_for_reuse
+from ivcap_flows.ivcap.idempotency_records import having
 from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.work.kinds import R, WorkKind, is_of
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.artifacts import ArtifactRecord
-    from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
+    from ivcap_flows.ivcap.aspects import Aspects
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.ivcap.services import ServiceRecord
     from ivcap_flows.journal import NewIntent
@@ -43,8 +41,6 @@ logger = logger_of("ivcap_flows.durable")
 
 CANDIDATES: Final = 10
 """Maximum number of earlier orders or jobs to check, newest first."""
-LOOKED_AT: Final = 500
-"""Number of idempotency records to read if the platform cannot filter them by content."""
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not an error: it never leaves this module
@@ -74,7 +70,7 @@ def definition_of(service: ServiceRecord, request_schema: Mapping[str, Any] | No
 async def earlier_of(aspects: Aspects, reuse_fingerprint: str) -> list[Earlier]:
     """Return the orders or jobs with a reuse fingerprint, newest first, each once, at most `CANDIDATES`."""
     known: dict[str, Earlier] = {}
-    async for record in _marked(aspects, reuse_fingerprint):
+    async for record in having(aspects, "reuse_fingerprint", reuse_fingerprint):
         content = record.content if isinstance(record.content, Mapping) else {}
         urn = content.get("urn")
         if content.get("reuse_fingerprint") == reuse_fingerprint and isinstance(urn, str) and urn not in known:
@@ -83,16 +79,6 @@ async def earlier_of(aspects: Aspects, reuse_fingerprint: str) -> list[Earlier]:
             if len(known) == CANDIDATES:
                 break
     return list(known.values())
-
-
-async def _marked(aspects: Aspects, reuse_fingerprint: str) -> AsyncIterator[AspectRecord]:
-    path = f"$.reuse_fingerprint ? (@ == {json.dumps(reuse_fingerprint)})"
-    try:
-        async for record in aspects.list(schema=INTENT_SCHEMA, content_path=path):
-            yield record
-    except (BadRequestError, InvalidParameterError):
-        async for record in aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT):
-            yield record
 
 
 async def look_for_reuse(

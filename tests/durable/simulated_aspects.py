@@ -103,8 +103,15 @@ class _Aspects:
     async def retract(self, urn: str) -> None:
         await self._request("retract", lambda late: self._drop(urn))
 
-    async def list(self, *, entity: str, schema: str, order_direction: str) -> AsyncIterator[AspectRecord]:
-        for record in await self._request("read", lambda late: self._active(entity), reads=True):
+    async def list(
+        self, *, schema: str, entity: str = "", content_path: str = "", order_direction: str = "DESC"
+    ) -> AsyncIterator[AspectRecord]:
+        def found(late: bool) -> list[AspectRecord]:
+            entities = [entity] if entity else list(self._there)
+            records = sorted((r for each in entities for r in self._active(each)), key=lambda r: r.valid_from)
+            return records if order_direction == "ASC" else records[::-1]
+
+        for record in await self._request("read" if entity else "select", found, reads=True):
             yield record
 
     async def of_account(self, account: str, records: Sequence[AspectRecord]) -> Sequence[AspectRecord]:

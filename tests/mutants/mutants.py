@@ -28,12 +28,13 @@ from ivcap_flows.capture import files, observing, pending_calls, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence, intent_record, submission
+from ivcap_flows.durable.equal_requests import EqualRequests
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.submission import Submission
-from ivcap_flows.errors import DurabilityError
+from ivcap_flows.errors import DurabilityError, InDoubtError
 from ivcap_flows.http import answers, pool, session
 from ivcap_flows.http.pool import Pool, Reuse
 from ivcap_flows.in_prefect import artifacts, parameters
@@ -146,6 +147,44 @@ def no_settle(patch: SetAttribute) -> None:
 def no_key_aspects(patch: SetAttribute) -> None:
     # Nobody ever sees one.
     patch(intent_record, "foremost", lambda records: None)
+
+
+def equal_requests_not_asked_for(patch: SetAttribute) -> None:
+    async def nothing(self: IntentRecord) -> list[dict[str, Any]]:
+        return []
+
+    patch(IntentRecord, "of_equal_requests", nothing)
+
+
+def rivals_not_waited_for(patch: SetAttribute) -> None:
+    choose = EqualRequests.choose
+
+    def at_once(self: EqualRequests, alike: Any, *, last: bool) -> Any:
+        return choose(replace(self, rivals=dict.fromkeys(self.rivals, False)), alike, last=last)
+
+    patch(EqualRequests, "choose", at_once)
+
+
+def all_take_the_oldest(patch: SetAttribute) -> None:
+    choose = EqualRequests.choose
+
+    def oldest(self: EqualRequests, alike: Any, *, last: bool) -> Any:
+        return None if choose(self, alike, last=last) is None else alike[0]
+
+    patch(EqualRequests, "choose", oldest)
+
+
+def who_loses_gives_up(patch: SetAttribute) -> None:
+    keep = Submission._keep
+
+    async def give_up(self: Submission[Any], *found: Any) -> Any:
+        try:
+            return await keep(self, *found)
+        except InDoubtError as error:
+            raise DurabilityError(str(error)) from error
+
+    patch(Submission, "_keep", give_up)
+    all_take_the_oldest(patch)
 
 
 def records_belong_to_the_journal(patch: SetAttribute) -> None:
@@ -793,6 +832,10 @@ MUTANTS: Final = {
     "what is lost is kept": Mutant("an upload that the platform has lost is made again", lost_is_kept),
     "orders are made again": Mutant("nothing but an upload is made again by itself", orders_are_made_again),
     "what is lost is not superseded": Mutant("every journal finds what was made again", lost_is_not_superseded),
+    "equal requests not asked for": Mutant("an effect is another key's of any journal", equal_requests_not_asked_for),
+    "rivals not waited for": Mutant("what another key gets to know is left to it", rivals_not_waited_for),
+    "all take the oldest": Mutant("two journals take different ones of equal effects", all_take_the_oldest),
+    "who loses gives up": Mutant("who loses a race for an equal effect looks again", who_loses_gives_up),
     "no idempotency records": Mutant("what another journal asked for is known", no_key_aspects),
     "synchronous off": Mutant("a commit waits for the disk", not_synchronous),
     "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),
