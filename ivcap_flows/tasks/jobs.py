@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
@@ -44,7 +43,7 @@ from ivcap_flows.tasks.waiting import (
     what_helps,
     with_reason,
 )
-from ivcap_flows.work.kinds import JOBS
+from ivcap_flows.work.kinds import JOBS, look_through
 from ivcap_flows.work.reuse import definition_of, look_for_reuse
 
 __all__ = [
@@ -146,11 +145,10 @@ class JobEffect(Effect[Job]):
         since = await self.call.since(intent)
         matched_by: MatchedBy = "guess" if since is None else "content"
         wanted = {fingerprint(each) for each in self._alike}
-        return [
-            Found(self._handle(job, intent.key), job.urn, job.requested_at, matched_by)
-            async for job in _since(self.call, self.service.urn, since)
-            if fingerprint(job.request_content) in wanted and job.account in (None, self.call.account)
-        ]
+        jobs = await look_through(
+            JOBS, self.call.client, intent, since, lambda job: fingerprint(job.request_content) in wanted
+        )
+        return [Found(self._handle(job, intent.key), job.urn, job.requested_at, matched_by) for job in jobs]
 
     async def earlier(self, wanted: NewIntent) -> Reusable[Job]:
         def value(job: JobRecord, products: Products) -> Job:
@@ -228,18 +226,6 @@ async def _validate(call: IvcapCall, service: ServiceRecord, document: dict[str,
         return None  # a service without a published schema checks the request itself
     validate_request(schema, document, service=service.name or service.urn)
     return schema
-
-
-async def _since(call: IvcapCall, service: str, since: datetime | None) -> AsyncIterator[JobRecord]:
-    """Yield the service's complete jobs requested at or after `since`, by the platform's clock.
-
-    Each is read, because listings have no times. There is no limit: a job that is missed would be requested twice.
-    """
-    async for item in call.client.jobs.list(service):
-        job = await call.client.jobs.read(service, item.urn, with_request=True, with_result=False)
-        if since is not None and job.requested_at is not None and job.requested_at < since:
-            return
-        yield job
 
 
 async def _wait_for_jobs(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
-from ivcap_flows.work.kinds import KINDS, WorkKind, is_of
+from ivcap_flows.work.kinds import KINDS, LOOKED_AT, WorkKind, look_through
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -38,7 +38,7 @@ async def candidates_of(client: IvcapClient, intent: IntentRow, redaction: Redac
     `redaction` is applied to the platform's requests before they are compared. If one candidate is certain, those with
     only an equal request are left out.
     """
-    found = [one async for one in _looking_alike(client, KINDS[intent.noun], intent, redaction)]
+    found = await _looking_alike(client, KINDS[intent.noun], intent, redaction)
     named = [urn async for urn in _named_in_records(client, intent.key, intent.account)]
     found = [
         Candidate(c.urn, "its idempotency record names it", c.status, c.at) if c.urn in named else c for c in found
@@ -58,30 +58,19 @@ async def _named_in_records(client: IvcapClient, key: str, account: str) -> Asyn
 
 async def _looking_alike(
     client: IvcapClient, kind: WorkKind[Any], intent: IntentRow, redaction: Redaction
-) -> AsyncIterator[Candidate]:
-    since, service = look_since(client.time, intent), str(intent.request["service"])
+) -> list[Candidate]:
     wanted = intent.request[kind.request_field]
-    own = (None, intent.account)
 
-    def is_older(requested_at: datetime | None) -> bool:
-        return since is not None and requested_at is not None and requested_at < since
+    def sign(record: Any) -> Sign | None:
+        if kind.key(record) == short_id(intent.key):
+            return "its name contains the key"
+        shown = kind.shown(record)
+        return "equal request" if shown is not None and kind.equal(redaction.of(shown), wanted) else None
 
-    async for item in kind.newest_of(client, service):
-        if is_older(kind.requested_at(item)):
-            return
-        if item.account not in own:
-            continue
-        if kind.key(item) == short_id(intent.key):
-            yield Candidate(item.urn, "its name contains the key", item.status, kind.requested_at(item))
-            continue
-        record = await kind.read(client, item.urn, service)
-        requested_at, shown = kind.requested_at(record), kind.shown(record)
-        if is_older(requested_at):
-            return
-        if (
-            record.account in own
-            and shown is not None
-            and is_of(record, service)
-            and kind.equal(redaction.of(shown), wanted)
-        ):
-            yield Candidate(record.urn, "equal request", record.status, requested_at)
+    def looks_alike(record: Any) -> bool:
+        return sign(record) is not None
+
+    since = look_since(client.time, intent)
+    found = await look_through(kind, client, intent, since, looks_alike, limit=LOOKED_AT)
+    signs = ((record, sign(record)) for record in found)
+    return [Candidate(each.urn, seen, each.status, kind.requested_at(each)) for each, seen in signs if seen is not None]

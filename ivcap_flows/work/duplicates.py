@@ -17,7 +17,7 @@ from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import ForbiddenError, NotFoundError
 from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, ivcap_urn, short_id, without_key
 from ivcap_flows.loop import all_of
-from ivcap_flows.work.kinds import JOBS, LOOKED_AT, ORDERS, is_of
+from ivcap_flows.work.kinds import JOBS, LOOKED_AT, ORDERS, is_of, read_listed
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.aspects import AspectRecord
@@ -213,12 +213,10 @@ async def _jobs(client: IvcapClient, journal: Journal, claimed: Set[str]) -> lis
     free = [job for job in listed if job.urn not in claimed and any(is_of(job, service) for service in services)]
 
     async def asked(job: JobRecord) -> str | None:
-        # Our own job could be read.
-        with suppress(ForbiddenError, NotFoundError):
-            whole = await JOBS.read(client, job.urn, ivcap_urn("service", str(job.service)))
-            if whole.account in (None, account):
-                return fingerprint(redaction.of(JOBS.shown(whole)))
-        return None
+        whole = await read_listed(JOBS, client, job.urn, ivcap_urn("service", str(job.service)))
+        if whole is None or whole.account not in (None, account):
+            return None
+        return fingerprint(redaction.of(JOBS.shown(whole)))
 
     alike = list(zip(free, await all_of(asked, free), strict=True))
     found = []

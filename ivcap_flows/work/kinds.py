@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from ivcap_flows.errors import ForbiddenError, InDoubtError, NotFoundError, UnavailableError
 from ivcap_flows.identity import fingerprint, ivcap_urn, key_in
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
@@ -13,8 +14,9 @@ from ivcap_flows.ivcap.orders import OrderRecord
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.artifacts import ArtifactRecord
     from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.journal import IntentRow
 
-__all__ = ["JOBS", "KINDS", "LOOKED_AT", "ORDERS", "R", "WorkKind", "is_of"]
+__all__ = ["JOBS", "KINDS", "LOOKED_AT", "ORDERS", "R", "WorkKind", "is_of", "look_through", "read_listed"]
 
 LOOKED_AT: Final = 500
 """Maximum number of orders, of jobs and of idempotency records to read, newest first."""
@@ -37,8 +39,8 @@ class WorkKind(Protocol[R]):
     def newest(self, client: IvcapClient) -> AsyncIterator[R]:
         """List the account's newest work of all services."""
 
-    def newest_of(self, client: IvcapClient, service: str) -> AsyncIterator[R]:
-        """List the newest work of one service. Items may lack the time and the request."""
+    def of_service(self, client: IvcapClient, service: str) -> AsyncIterator[R]:
+        """List the work of one service, newest first. Items may lack the time and the request."""
 
     def requested_at(self, record: R) -> datetime | None:
         """Return the time at which the platform accepted the request."""
@@ -66,8 +68,8 @@ class _Orders:
     def newest(self, client: IvcapClient) -> AsyncIterator[OrderRecord]:
         return client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT)
 
-    async def newest_of(self, client: IvcapClient, service: str) -> AsyncIterator[OrderRecord]:
-        async for order in self.newest(client):
+    async def of_service(self, client: IvcapClient, service: str) -> AsyncIterator[OrderRecord]:
+        async for order in client.orders.list(order_by="ordered-at", order_desc=True):
             if is_of(order, service):
                 yield order
 
@@ -99,8 +101,8 @@ class _Jobs:
     def newest(self, client: IvcapClient) -> AsyncIterator[JobRecord]:
         return client.jobs.list_all(limit=LOOKED_AT)
 
-    def newest_of(self, client: IvcapClient, service: str) -> AsyncIterator[JobRecord]:
-        return client.jobs.list(service, limit=LOOKED_AT)
+    def of_service(self, client: IvcapClient, service: str) -> AsyncIterator[JobRecord]:
+        return client.jobs.list(service)
 
     def requested_at(self, record: JobRecord) -> datetime | None:
         return record.requested_at
@@ -126,6 +128,65 @@ ORDERS: Final[WorkKind[OrderRecord]] = _Orders()
 JOBS: Final[WorkKind[JobRecord]] = _Jobs()
 KINDS: Final[Mapping[str, WorkKind[Any]]] = {kind.noun: kind for kind in (ORDERS, JOBS)}
 """By noun."""
+
+
+async def read_listed(kind: WorkKind[R], client: IvcapClient, urn: str, service: str = "") -> R | None:
+    """Read work that a list has, with its request.
+
+    None if it may not be read, since a list may have what is others', or is not there, since it may show later.
+    """
+    try:
+        return await kind.read(client, urn, service)
+    except (ForbiddenError, NotFoundError):
+        return None
+
+
+async def look_through(
+    kind: WorkKind[R],
+    client: IvcapClient,
+    intent: IntentRow,
+    since: datetime | None,
+    wanted: Callable[[R], bool],
+    *,
+    limit: int | None = None,
+) -> list[R]:
+    """Return the own work of an intent's service that was requested at or after `since`, by the platform's clock, and
+    is wanted, newest first, with its request.
+
+    Each is read, because listings have no times. What may not be read is left out. If nothing is found, raise the error
+    of what could not be read though the platform has it, and InDoubtError if there is work and none of it may be read:
+    then what was not seen may be there. `limit` is how many are read at most; without it, no work is missed.
+    """
+    service, failed, found = str(intent.request["service"]), None, list[R]()
+    read, unread = 0, list[str]()
+    async for item in kind.of_service(client, service):
+        if limit is not None and read + len(unread) == limit:
+            break
+        try:
+            record = await read_listed(kind, client, item.urn, service)
+        except UnavailableError as error:
+            # What comes after it is looked at all the same.
+            failed = failed or error
+            continue
+        if record is None:
+            unread.append(item.urn)
+            continue
+        read += 1
+        requested_at = kind.requested_at(record)
+        if since is not None and requested_at is not None and requested_at < since:
+            break
+        if record.account in (None, intent.account) and is_of(record, service) and wanted(record):
+            found.append(record)
+    if not found and failed is not None:
+        raise failed
+    if unread and not read:
+        raise InDoubtError(
+            f"It is not known whether the {intent.noun} {intent.key} took effect: the account may read none of the "
+            f"{intent.noun}s that {service} has, such as {unread[0]}. Ask for access to what the account requests.",
+            key=intent.key,
+            candidates=unread,
+        )
+    return found
 
 
 def is_of(record: OrderRecord | JobRecord, service: str) -> bool:

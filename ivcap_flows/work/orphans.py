@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.errors import ForbiddenError, IvcapFlowsError, NotFoundError, PlatformError
+from ivcap_flows.errors import ForbiddenError, IvcapFlowsError, PlatformError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id, short_run, without_key
 from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.loop import all_of
-from ivcap_flows.work.kinds import KINDS, LOOKED_AT, WorkKind
+from ivcap_flows.work.kinds import KINDS, LOOKED_AT, WorkKind, read_listed
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -251,12 +251,11 @@ async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
 
 async def _is_its(client: IvcapClient, kind: WorkKind[Any], record: OrderRecord | JobRecord, account: str) -> bool:
     """Whether listed work is the account's. A list of jobs does not say whose they are."""
-    if record.account is None:
-        try:
-            record = await kind.read(client, record.urn, ivcap_urn("service", record.service) if record.service else "")
-        except (ForbiddenError, NotFoundError):
-            return False
-    return record.account in (None, account)
+    if record.account is not None:
+        return record.account == account
+    service = ivcap_urn("service", record.service) if record.service else ""
+    whole = await read_listed(kind, client, record.urn, service)
+    return whole is not None and whole.account in (None, account)
 
 
 async def _idempotency_records(client: IvcapClient) -> dict[str, Mapping[str, Any]]:

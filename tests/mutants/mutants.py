@@ -73,9 +73,10 @@ from ivcap_flows.registration.making import Making
 from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
-from ivcap_flows.tasks import missing, pair, park_watcher, parking, registry, submission_limit, uploads
+from ivcap_flows.tasks import jobs, missing, pair, park_watcher, parking, registry, submission_limit, uploads
 from ivcap_flows.tasks.park_watcher import Watcher
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
+from ivcap_flows.work import kinds
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -147,6 +148,25 @@ def no_settle(patch: SetAttribute) -> None:
 def no_key_aspects(patch: SetAttribute) -> None:
     # Nobody ever sees one.
     patch(intent_record, "foremost", lambda records: None)
+
+
+def what_may_not_be_read_is_ours(patch: SetAttribute) -> None:
+    async def read(kind: Any, client: Any, urn: str, service: str = "") -> Any:
+        return await kind.read(client, urn, service)
+
+    patch(kinds, "read_listed", read)
+
+
+def a_look_that_sees_nothing(patch: SetAttribute) -> None:
+    look = kinds.look_through
+
+    async def look_through(*given: Any, **options: Any) -> Any:
+        try:
+            return await look(*given, **options)
+        except InDoubtError:
+            return []
+
+    patch(jobs, "look_through", look_through)
 
 
 def equal_requests_not_asked_for(patch: SetAttribute) -> None:
@@ -832,6 +852,8 @@ MUTANTS: Final = {
     "what is lost is kept": Mutant("an upload that the platform has lost is made again", lost_is_kept),
     "orders are made again": Mutant("nothing but an upload is made again by itself", orders_are_made_again),
     "what is lost is not superseded": Mutant("every journal finds what was made again", lost_is_not_superseded),
+    "what may not be read is ours": Mutant("a job of others keeps nothing in doubt", what_may_not_be_read_is_ours),
+    "a look that sees nothing proves something": Mutant("what was not seen may be there", a_look_that_sees_nothing),
     "equal requests not asked for": Mutant("an effect is another key's of any journal", equal_requests_not_asked_for),
     "rivals not waited for": Mutant("what another key gets to know is left to it", rivals_not_waited_for),
     "all take the oldest": Mutant("two journals take different ones of equal effects", all_take_the_oldest),

@@ -13,6 +13,7 @@ from listings import all_of
 
 from ivcap_flows import tasks
 from ivcap_flows.capture import use_journal
+from ivcap_flows.errors import InDoubtError, UnavailableError
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.store import Store
@@ -233,3 +234,64 @@ def test_a_wait_outlasts_a_platform_that_does_not_show_or_answer(in_script, effe
     said = [record.getMessage() for record in caplog.records if "ivcap_flows/durable/poll" in record.pathname]
     assert len(said) == (2 if outage else 0)
     assert not outage or (said[0].startswith("Still waiting for 1 order") and "answers again" in said[1])
+
+
+def refusal_of(call, *given):
+    """What the error of a call says; nothing if it has none."""
+    try:
+        call(*given)
+    except (InDoubtError, UnavailableError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.catches("what may not be read is ours")
+@pytest.mark.parametrize("status", [403, pytest.param(404, marks=pytest.mark.long)])
+def test_work_of_others_that_may_not_be_read_hides_none(in_script, effects, lose, unique, status):
+    """A job is found beside it, and requested again where it never arrived."""
+
+    def body():
+        other = tasks.request_job("echo", {"message": f"{unique} other"})
+        effects.embedded.add_fault(method="GET", path=f"/jobs/{other.urn}$", status=status)
+        lose("/jobs$")
+        found = tasks.request_job("echo", {"message": f"{unique} arrived"})
+        effects.embedded.add_fault(method="POST", path="/jobs$", count=1, reset=True)
+        return found, tasks.request_job("echo", {"message": f"{unique} never"})
+
+    found, again = in_script(body)
+    assert [(row.urn, row.how) for row in effects.intents("job")][1:] == [(found.urn, "adopted"), (again.urn, "sent")]
+    assert effects.posts("/jobs") == 3
+
+
+def test_work_that_the_platform_fails_to_show_may_be_ours(in_script, effects, lose, unique):
+    """What is found beside it is taken. Where nothing is, nothing is requested again."""
+
+    def body():
+        other = tasks.request_job("echo", {"message": f"{unique} other"})
+        effects.embedded.add_fault(method="GET", path=f"/jobs/{other.urn}$", status=500)
+        lose("/jobs$")
+        found = tasks.request_job("echo", {"message": f"{unique} arrived"})
+        effects.embedded.add_fault(method="POST", path="/jobs$", count=1, reset=True)
+        return found, refusal_of(tasks.request_job, "echo", {"message": f"{unique} never"})
+
+    found, refusal = in_script(body)
+    _, arrived, never = effects.intents("job")
+    assert (arrived.urn, arrived.how) == (found.urn, "adopted")
+    assert never.in_doubt and " answered 500 " in refusal and effects.posts("/jobs") == 2
+
+
+@pytest.mark.catches("a look that sees nothing proves something")
+def test_where_no_job_may_be_read_none_is_requested_again(in_script, effects, lose, unique):
+    """What was not seen may be there. It is found as soon as it may be read."""
+
+    def body():
+        effects.embedded.add_fault(method="GET", path="/jobs/", status=403)
+        lose("/jobs$")
+        refusal = refusal_of(tasks.request_job, "echo", {"message": unique})
+        effects.embedded.clear_faults()
+        return refusal, tasks.request_job("echo", {"message": unique})
+
+    refusal, job = in_script(body)
+    assert "may read none of the jobs that urn:ivcap:service:" in refusal
+    [intent] = effects.intents("job")
+    assert (intent.urn, intent.how) == (job.urn, "adopted") and effects.posts("/jobs") == 1
