@@ -101,6 +101,9 @@ SHORT |= {
     for name, incident in INCIDENTS.items()
     for mark in [name.replace(" ", "-").lower()]
 }
+SHORT["equal-jobs"] = Scenario("equal-jobs", orders=1, fails=0, vary=("equal jobs",)).with_incident(
+    "two journals", "after the job's reply", "before the outcome is told"
+)
 BROKEN = {
     each.mark: each
     for each in (

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 from harness.incidents import LOST
 from harness.ledger import rows_of
-from harness.scenario import NOTE, Scenario
+from harness.scenario import EQUAL, NOTE, Scenario
 from harness.steps import CHUNK
 from ivcap_flows.identity import INTENT_SCHEMA
 
 __all__ = ["Books", "Verdict"]
 
+JOBS_NAMED: Final = "SELECT id FROM jobs WHERE json_extract(request, '$.name') = ?"
 DATASET_OF: Final = "item_subtype = 'DATASET' AND instr(item, ?)"
 FULL: Final = {"PRAGMA synchronous 2", "SHOW synchronous_commit on"}
 
@@ -60,6 +61,8 @@ class Books:
         self._uploads(verdict)
         if "other effects" in self.scenario.vary:
             self._others(verdict)
+        if "equal jobs" in self.scenario.vary:
+            self._equal_jobs(verdict)
         self._records(verdict)
         self._attempts(verdict)
         verdict.lost += [f"{self.slots} slots of the limit"] if self.slots else []
@@ -161,7 +164,7 @@ class Books:
     def _others(self, verdict: Verdict) -> None:
         mark = self.scenario.mark
         made = {
-            "job": self._rows("SELECT id FROM jobs WHERE json_extract(request, '$.name') = ?", self.scenario.job),
+            "job": self._rows(JOBS_NAMED, self.scenario.job),
             "aspect": self._rows(
                 "SELECT id FROM aspects WHERE schema = ? AND json_extract(content, '$.mark') = ?", NOTE, mark
             ),
@@ -177,6 +180,20 @@ class Books:
             if len(rows) > 1:
                 verdict.duplicates.append(f"{len(rows)} of {noun}")
             verdict.unrecorded += [f"{noun} {urn}" for (urn,) in rows if urn not in self._known]
+
+    def _equal_jobs(self, verdict: Verdict) -> None:
+        """There is one for each key, whichever journals have it."""
+        made = {urn for (urn,) in self._rows(JOBS_NAMED, self.scenario.equal)}
+        if len(made) != EQUAL:
+            (verdict.duplicates if len(made) > EQUAL else verdict.lost).append(f"{len(made)} equal jobs for {EQUAL}")
+        pairs = {(effect["key"], effect["urn"]) for effect in self._effects if effect["urn"] in made}
+        for place, what in enumerate(("key", "equal job")):
+            verdict.duplicates += [
+                f"{what} {each} {count} times"
+                for each, count in Counter(pair[place] for pair in pairs).items()
+                if count > 1
+            ]
+        verdict.unrecorded += [f"job {urn}" for urn in made - self._known]
 
     @property
     def _series(self) -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from prefect import flow, task
 from pydantic import BaseModel
 
-from harness.scenario import NOTE, Scenario
+from harness.scenario import EQUAL, NOTE, Scenario
 from harness.steps import FAN_IN, arm, ending
 from ivcap_flows import recorded
 from ivcap_flows.errors import JournalError
@@ -65,6 +65,8 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
 
 
 def ordered(series: Artifact, wanted: Wanted, scenario: Scenario, here: Path) -> list[str]:
+    if "equal jobs" in scenario.vary:
+        request_equal_jobs(series, scenario, here)
     if "other effects" in scenario.vary:
         cause_others(series, wanted, scenario, here)
     last = scenario.names[-1]
@@ -104,6 +106,16 @@ def cause_others(series: Artifact, wanted: Wanted, scenario: Scenario, here: Pat
     owner = register_item(Organisation(display_name=scenario.owner, name=scenario.owner)).urn
     terms = Terms(organisation_id=owner, publisher_id=owner, license=LICENCE, approvals=Approvals())
     mint_dataset(series, terms=terms)
+
+
+def request_equal_jobs(series: Artifact, scenario: Scenario, here: Path) -> None:
+    """At once, told apart by a discriminator alone: the platform shows no difference."""
+    request = {"name": scenario.equal, "series": series.urn, "ledger": str(here / "ledger"), "fails": 0, "seconds": 0.0}
+    asked = [
+        request_job.submit("moody", request, once_per=scenario.scope, discriminator=str(number))
+        for number in range(EQUAL)
+    ]
+    wait_for_jobs([each.result() for each in asked])
 
 
 def place_in_any_order(steps: list[OrderStep]) -> None:

@@ -185,6 +185,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
             "after its end is noted",
         ),
         given={"backend": "sqlite"},
+        without=("new journal", "equal jobs"),
         within=copy_at_each_commit,
         forgets=True,
         ends=True,
@@ -235,7 +236,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         lose_the_upload,
         steps=("before the intent", "after the intent", "after the idempotency record", "before the request"),
         # What else names the artifact is on the platform already, and stays.
-        without=("new journal", "other effects"),
+        without=("new journal", "other effects", "equal jobs"),
         build=("what is lost is kept", "before the intent"),
         finds="lost",
     ),

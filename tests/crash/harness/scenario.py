@@ -15,6 +15,7 @@ from harness.incidents import INCIDENTS, Incident
 __all__ = [
     "ASLEEP_STEPS",
     "DEPLOYED_STEPS",
+    "EQUAL",
     "FAULTS",
     "GIVEN_UP_STEPS",
     "LARGE",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 RANDOM: Final = "at a random moment"
+EQUAL: Final = 3
+"""How many equal jobs there are to be."""
 LARGE: Final = 6_000_000
 """Bytes, a dozen chunks."""
 
@@ -100,6 +103,7 @@ VARIATIONS: Final = (
     "clocks",
     "any order",
     "other effects",
+    "equal jobs",
     "large",
     "new journal",
 )
@@ -108,8 +112,8 @@ VARIATIONS: Final = (
 Hash seed: of Python, another for each process. Working folder, checkout: likewise, the folder with the flow's code.
 Sets: among the parameters. Clocks: the journal's, another time for each process. Any order: tasks that run at once, by
 submit or gather, and take another time in each process, place the orders. Other effects: a job, an aspect, an item, a
-dataset. Large: files of many chunks. New journal: each process begins with an empty one, as a pod whose disk is gone
-with it.
+dataset. Equal jobs: some with one request. Large: files of many chunks. New journal: each process begins with an empty
+one, as a pod whose disk is gone with it.
 """
 
 VICTIMS: Final = ("flow", "embedded", "worker", "watcher", "flow and worker")
@@ -190,6 +194,11 @@ class Scenario:
     @property
     def job(self) -> str:
         return f"{self.mark}-job"
+
+    @property
+    def equal(self) -> str:
+        """The name of the equal jobs."""
+        return f"{self.mark}-equal"
 
     @property
     def owner(self) -> str:
@@ -310,6 +319,9 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
         if is_deployed or fault == "twice at once" or {"database", "flow asleep", "call"} & {k.victim for k in kills}:
             # A worker has the journal of its deployment, and two processes at work at once have one between them.
             vary = [each for each in vary if each != "new journal"]
+        if "new journal" in vary:
+            # Where it is not known whether each of several equal jobs was requested, the user decides.
+            vary = [each for each in vary if each != "equal jobs"]
         on_postgresql = has_database or (chance.random() < 0.35 and "new journal" not in vary)
         latest = 12.0 if is_deployed else 5.0
         timed = [replace(kill, after=chance.uniform(0.2, latest)) if kill.step == RANDOM else kill for kill in kills]
