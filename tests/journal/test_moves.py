@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from ivcap_flows.errors import InputError, JournalError, JournalKeyError, JournalMovedError, NewerSchemaError
-from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity, moves, schema
+from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity, moves, processes, schema
 from ivcap_flows.journal.moves import move
 from ivcap_flows.journal.redaction import key_file_of
 from ivcap_flows.provenance import entity
@@ -349,18 +349,27 @@ def test_who_was_proven_dead_before_a_move_is_dead_after_it(old, place, child, t
 
 
 @on_both
-def test_a_process_on_another_machine_is_known_by_its_heartbeat(old, place, child):
-    """Until that is a minute old."""
+@pytest.mark.catches("a move takes silence for a death")
+def test_a_process_on_another_machine_is_known_by_its_heartbeat(old, place, monkeypatch):
+    """Until that is a minute old. Its request may still leave after the move, since nothing has proven its death."""
+    with Journal.open(old) as journal:
+        journal.intents.mark_sent(journal.intents.claim(replace(WANTED, run_id="1")).intent)
     with database(old) as connection:
         now = datetime.now(timezone.utc)
         far = {"id": "far", "host": "far", "pid": 7, "heartbeat_at": now - timedelta(seconds=30)}
         connection.execute(sa.insert(schema.processes).values(far))
+        connection.execute(sa.update(schema.intents).values(process_id="far"))
     new = place("sqlite")
     refused(JournalError, "process 7 on far", old, new)
     with database(old) as connection:
         changed = sa.update(schema.processes).where(schema.processes.c.id == "far")
         connection.execute(changed.values(heartbeat_at=now - timedelta(seconds=90)))
     move(old, new)
+    with Journal.open(new) as journal:
+        assert journal.intents.claim(WANTED).kind == "held"
+        monkeypatch.setattr(processes, "SILENT_SECONDS", 0.0)
+        doubt = journal.intents.claim(WANTED)
+        assert (doubt.kind, doubt.intent.lingering) == ("doubt", True)
 
 
 @on_both

@@ -273,6 +273,13 @@ def a_noted_death_not_believed(patch: SetAttribute) -> None:
     patch(process_locks, "ENDED", "")
 
 
+def a_move_that_takes_silence_for_a_death(patch: SetAttribute) -> None:
+    def note_all(self: Processes, connection: sa.Connection) -> None:
+        connection.execute(sa.update(schema.processes).values(lock=process_locks.ENDED))
+
+    patch(Processes, "note_deaths", note_all)
+
+
 def a_source_that_is_not_locked(patch: SetAttribute) -> None:
     patch(moves._End, "keep_others_out", lambda self, connection: None)
     patch(moves._End, "write", lambda self: self.engine.begin())
@@ -864,6 +871,9 @@ MUTANTS: Final = {
     "every holder dead": Mutant("what a live process is at is left to it", every_holder_dead),
     "a lock that says nothing": Mutant("who died on this machine is known at once", a_lock_that_says_nothing),
     "a noted death is not believed": Mutant("who was dead before a move is dead after it", a_noted_death_not_believed),
+    "a move takes silence for a death": Mutant(
+        "what is known by a heartbeat alone lingers after a move", a_move_that_takes_silence_for_a_death
+    ),
     "a source that is not locked": Mutant("no flow opens between the proof and the mark", a_source_that_is_not_locked),
     "a target made before the proof": Mutant("a refused move leaves no file", a_target_made_before_the_proof),
     "a reader makes the journal": Mutant("who only reads makes no journal", a_reader_makes_the_journal),
