@@ -12,6 +12,8 @@ one effect:
     storage_full              nothing can be stored, neither records nor bytes
     kill_worker               Provena only: selects no request but a job whose sub type `path` matches; its worker
                               dies `before`, `amid` or `after` its work, and the job stays IN_PROGRESS for ever
+    end_job                   Provena only, a job as above: it is `failed` amid its work, so that the registry has what
+                              the graph lacks; or all is done, and its row goes back to `pending` for ever
 
 or one or more of these, alone or beside it:
 
@@ -61,6 +63,7 @@ _MAIN: Final[Mapping[str, type[bool] | type[int] | type[float] | type[str]]] = {
     "truncate": int,
     "storage_full": bool,
     "kill_worker": str,
+    "end_job": str,
 }
 _EFFECTS: Final = {
     **_MAIN,
@@ -70,7 +73,8 @@ _EFFECTS: Final = {
     "late_visibility": float,
     "late_in_lists": float,
 }
-_DEATHS: Final = ("before", "amid", "after")
+_OF_JOBS: Final = {"kill_worker": ("before", "amid", "after"), "end_job": ("failed", "pending")}
+"""Effect on jobs -> its values."""
 _MATCHED: Final = ("method", "path", "count", "probability", "seed")
 _LOGGED: Final = 20_000
 
@@ -97,12 +101,17 @@ class Rule:
         """Return whether the rule acts on this request. Each matching request is one random draw."""
         left = self.count is None or self.hits < self.count
         matches = left and self.method in (None, method) and self.path.search(path) is not None
-        return matches and "kill_worker" not in self.effects and self._draw()
+        return matches and self.job_fault is None and self._draw()
 
-    def kills(self, sub_type: str) -> bool:
-        """As `applies`, for the worker of a job."""
+    @property
+    def job_fault(self) -> str | None:
+        """What befalls a job; None for a rule about requests."""
+        return next((self.effects[name] for name in _OF_JOBS if name in self.effects), None)
+
+    def befalls(self, sub_type: str) -> bool:
+        """As `applies`, for a job."""
         left = self.count is None or self.hits < self.count
-        matches = left and "kill_worker" in self.effects and self.path.search(sub_type) is not None
+        matches = left and self.job_fault is not None and self.path.search(sub_type) is not None
         return matches and self._draw()
 
     def _draw(self) -> bool:
@@ -173,10 +182,11 @@ def _effects(value: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("status must be an HTTP status from 200 to 599.")
     if effects.get("at_once", 1) < 1:
         raise ValueError("at_once must be a number of at least 1.")
-    if effects.get("kill_worker", "after") not in _DEATHS:
-        raise ValueError(f"kill_worker must be one of {', '.join(_DEATHS)}.")
-    if "kill_worker" in effects and (len(effects) > 1 or value.get("method") is not None):
-        raise ValueError("kill_worker applies to jobs, so the rule can have no method and no other effect.")
+    for name, known in _OF_JOBS.items():
+        if name in effects and effects[name] not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}.")
+        if name in effects and (len(effects) > 1 or value.get("method") is not None):
+            raise ValueError(f"{name} applies to jobs, so the rule can have no method and no other effect.")
     for group in (_MAIN, ("late_visibility", "late_in_lists")):
         both = [name for name in group if name in effects]
         if len(both) > 1:
@@ -240,14 +250,13 @@ class FaultLayer:
         finally:
             self.in_flight -= 1
 
-    def death_of(self, sub_type: str) -> str | None:
-        """Return when the worker of a job dies, if a rule kills it: `before`, `amid` or `after`; else None."""
-        rule = next((rule for rule in self.rules if rule.kills(sub_type)), None)
+    def job_fault(self, sub_type: str) -> str | None:
+        """Return what befalls a job by a rule, a value of `kill_worker` or `end_job`; None if no rule selects it."""
+        rule = next((rule for rule in self.rules if rule.befalls(sub_type)), None)
         if rule is None:
             return None
         rule.hits += 1
-        death: str = rule.effects["kill_worker"]
-        return death
+        return rule.job_fault
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = scope.get("query_string", b"").decode("latin-1")

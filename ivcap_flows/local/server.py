@@ -181,7 +181,7 @@ class _Platforms:
         try:
             self.ivcap.changes.bind()
             self.provena = provena.EmbeddedProvena(
-                place.root, url, VISIBILITY_DELAY, self.ivcap.seed, self._death_of, s3
+                place.root, url, VISIBILITY_DELAY, self.ivcap.seed, self._job_fault, s3
             )
             self.environment = _environment(url, self.ivcap) | provena.environment(place.root, url, s3)
         except BaseException:
@@ -210,8 +210,8 @@ class _Platforms:
         self.ivcap.likeness, self.provena.jobs.workers = wanted, wanted.workers
         self.layer.manners = [parse_rule(dict(rule)) for rule in wanted.rules]
 
-    def _death_of(self, sub_type: str) -> str | None:
-        return self.layer.death_of(sub_type)
+    def _job_fault(self, sub_type: str) -> str | None:
+        return self.layer.job_fault(sub_type)
 
     async def _decide_login(self, *, lifetime: float | None = None, **decision: Any) -> bool:
         held = {} if lifetime is None else {"lifetime": lifetime}

@@ -266,6 +266,7 @@ WRONG_RULES = [
     ({"status": 503, "reset": True}, "status and reset exclude each other"),
     ({"late_visibility": 1, "late_in_lists": 1}, "exclude each other"),
     ({"kill_worker": "later"}, "before, amid, after"),
+    ({"end_job": "succeeded"}, "failed, pending"),
     ({"kill_worker": "after", "delay": 1}, "no other effect"),
     (7, "object"),
 ]
@@ -314,6 +315,20 @@ def test_a_dead_worker_leaves_its_job_in_progress(ada, record, fault, control, s
         graph = ada.ask("prov", "GET", "/explore/upstream", params={"starting_id": found[0]["id"]}).json()
         assert (graph["record_count"] > 0) == (statuses[0] == "LODGED")
     assert ada.job(ada.register(run))["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(("end", "status"), [("failed", "FAILED"), ("pending", "PENDING")])
+def test_a_job_that_is_ended_by_a_rule(ada, record, fault, control, end, status):
+    """It fails amid its work, or its row goes back with all of it done. Its work is not done again."""
+    run = record | {"display_name": f"ended {end}"}
+    fault(path="^MODEL_RUN_PROV_LODGE$", end_job=end, count=1)
+    session = ada.register(run)
+    until(lambda: control.get("/faults").json()["faults"][0]["hits"], lambda hits: hits == 1)
+    job = until(lambda: ada.row(session).json()["job"], lambda job: job["status"] == status)
+    assert job["result"] is None
+    assert [item["record_status"] for item in runs_of(ada, run["display_name"])] == [
+        "COMPLETE" if end == "failed" else "LODGED"
+    ]
 
 
 def test_every_figure_of_production_has_a_source_and_is_used():

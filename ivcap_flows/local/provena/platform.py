@@ -24,7 +24,7 @@ from ivcap_flows.local.provena.files import Files
 from ivcap_flows.local.provena.handles import routes as handles
 from ivcap_flows.local.provena.jobs import routes as jobs_api
 from ivcap_flows.local.provena.jobs.runner import Runner
-from ivcap_flows.local.provena.jobs.state import Dies, Jobs
+from ivcap_flows.local.provena.jobs.state import Befalls, Jobs
 from ivcap_flows.local.provena.keycloak.routes import keycloak
 from ivcap_flows.local.provena.keycloak.state import OFFLINE_CLIENT, REALM, Key, Realm
 from ivcap_flows.local.provena.prov import routes as prov
@@ -50,7 +50,7 @@ class EmbeddedProvena:
     loop that serves the app.
 
     The job of an accepted request is visible after `visibility_delay` seconds at the latest. With a `seed`, the ids of
-    jobs and batches are derived from it. `dies` decides whether the worker of a job dies. `s3` is the address of a
+    jobs and batches are derived from it. `befalls` names the fault of a job. `s3` is the address of a
     server for the files of datasets (Bucket). Raises NewerSchemaError for a directory made by a newer version, and
     EmbeddedPlatformError for one that cannot be read. Only one process at a time may have a directory open.
 
@@ -64,7 +64,7 @@ class EmbeddedProvena:
         base_url: str,
         visibility_delay: float = 2.0,
         seed: int | None = None,
-        dies: Dies = lambda sub_type: None,
+        befalls: Befalls = lambda sub_type: None,
         s3: str | None = None,
     ) -> None:
         root = f"{base_url.rstrip('/')}/{_MOUNT}"
@@ -73,7 +73,7 @@ class EmbeddedProvena:
         self._store = Store(directory / _STORE_FILE, seed)
         files = Files(self._store, key, f"{root}/files")
         self._realm = realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
-        self.jobs = jobs = Jobs(self._store, visibility_delay, dies)
+        self.jobs = jobs = Jobs(self._store, visibility_delay, befalls)
         registry = Registry(self._store, Links(self._store), Groups(self._store), jobs)
         self._runner = Runner(jobs, self._store)
         desk = Desk(realm, self._store, self._runner.wake)

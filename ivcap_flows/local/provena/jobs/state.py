@@ -17,7 +17,7 @@ from ivcap_flows.local.clock import LATE
 from ivcap_flows.local.likeness import Workers
 from ivcap_flows.local.provena.store import Store, dumps, without_nulls
 
-__all__ = ["MESSAGE_LIMIT", "SUB_TYPES", "Dies", "Done", "Job", "JobError", "Jobs"]
+__all__ = ["MESSAGE_LIMIT", "SUB_TYPES", "Befalls", "Done", "Job", "JobError", "Jobs"]
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ SUB_TYPES: Final[dict[str, tuple[str, frozenset[str]]]] = {
 
 _PAGE: Final = 1_000
 """Maximum rows of a page, however many are asked for, since DynamoDB limits a page's bytes."""
+_DONE_ALREADY: Final = ""
+"""The stored result of a row that went back to PENDING; it is shown as none."""
 _STAGES: Final = (0.05, 0.15)
 _NEXT: Final = {None: "PENDING", "PENDING": "DEQUEUED", "DEQUEUED": "IN_PROGRESS"}
 _INFO: Final = {"DEQUEUED": "A worker has taken the job from its queue.", "IN_PROGRESS": "A worker is at the job."}
@@ -73,7 +75,7 @@ class Job:
     batch_id: str | None
     payload: dict[str, Any]
     halfway: Callable[[], None] = lambda: None
-    """Called in the middle of work with several steps, where a worker may die."""
+    """Called in the middle of work with several steps, where a worker may stop."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,14 @@ class JobError(Exception):
     """A job failed; the text becomes its `info`."""
 
 
-class _WorkerDied(Exception):  # noqa: N818 - the end of a worker, not a failure of the job
-    """A worker died; its work before that is kept."""
+class _WorkerStopped(Exception):  # noqa: N818 - the end of a worker, whatever becomes of the job
+    """A worker stopped amid its work; what it did before that is kept."""
 
 
 Worker = Callable[[Job], Done]
-Dies = Callable[[str], str | None]
-"""`dies(sub_type)` returns when the worker of a job dies (`before`, `amid`, `after`), or None."""
+Befalls = Callable[[str], str | None]
+"""`befalls(sub_type)` returns a fault of a job, or None: its worker dies `before`, `amid` or `after` its work; it is
+`failed` amid its work; its row goes back to `pending` after it."""
 
 
 class Jobs:
@@ -104,9 +107,9 @@ class Jobs:
     once.
     """
 
-    def __init__(self, store: Store, visibility_delay: float, dies: Dies) -> None:
+    def __init__(self, store: Store, visibility_delay: float, befalls: Befalls) -> None:
         """`visibility_delay` is the number of seconds after which the row of an accepted job surely exists."""
-        self._store, self._dies = store, dies
+        self._store, self._befalls = store, befalls
         self._late = min(_STAGES[1], visibility_delay / 2)
         self._does: dict[str, Worker] = {}
         self.workers: Workers | None = None
@@ -162,8 +165,10 @@ class Jobs:
         """Give waiting jobs to free workers, in order of arrival."""
         now, workers = clock.machine(), self.workers
         self._handed_out = now
-        waiting = "job_type=? AND status='PENDING' AND due IS NULL"
-        found = self._store.rows("SELECT DISTINCT job_type FROM jobs WHERE status='PENDING' AND due IS NULL")
+        waiting = "job_type=? AND status='PENDING' AND due IS NULL AND result IS NULL"
+        found = self._store.rows(
+            "SELECT DISTINCT job_type FROM jobs WHERE status='PENDING' AND due IS NULL AND result IS NULL"
+        )
         self._any_wait = bool(found)
         if workers is None:
             self._ready.clear()
@@ -206,20 +211,20 @@ class Jobs:
 
     def _finish(self, row: sqlite3.Row) -> None:
         worker = self._does.get(row["job_sub_type"], _nothing_to_do)
-        death = self._dies(row["job_sub_type"])
-        if death == "before":
+        fault = self._befalls(row["job_sub_type"])
+        if fault == "before":
             worker = _nothing_to_do
 
         def halfway() -> None:
-            if death == "amid":
-                raise _WorkerDied
+            if fault in ("amid", "failed"):
+                raise _WorkerStopped
 
         job = Job(row["session_id"], row["username"], row["batch_id"], json.loads(row["payload"]), halfway)
         try:
             with self._store.attempt():
                 try:
                     done = worker(job)
-                except _WorkerDied:
+                except _WorkerStopped:
                     done = Done({})
         except sqlite3.Error:
             raise
@@ -231,7 +236,12 @@ class Jobs:
             values = ("FAILED", "The job's payload could not be used. Error: ..", None)
         else:
             values = ("SUCCEEDED", done.info, dumps(without_nulls(done.result)))
-        if death is not None:
+        if fault == "failed":
+            values = ("FAILED", "The job stopped amid its work. Error: ..", None)
+        elif fault == "pending":
+            # The write of a job's beginning came after that of its end. No worker gets the job again.
+            values = ("PENDING", None, _DONE_ALREADY)
+        elif fault is not None:
             # A dead worker does not report the end of its job, whatever the result was.
             values = (row["status"], row["info"], None)
         self._store.run(

@@ -169,23 +169,25 @@ class ModelRuns:
         record, entry = self._checked(job, "updated_record"), self._run(job)
         if entry.locked or entry.kind.writers.isdisjoint(self.registry.roles(_user(job), entry)):
             raise JobError("The model run could not be updated in the registry. Error: ..")
-        found = self.relodge(entry.id, record)
         info = {
             "display_name": record["display_name"],
             "user_metadata": entry.item["user_metadata"],
             "record_status": "COMPLETE",
             "record": record,
-            "prov_serialisation": found["prov_json"],
+            "prov_serialisation": self.lineage(entry.id, record).prov_json(),
         }
         self.registry.revise(entry, info, job.payload["reason"], job.username)
-        return Done({"record": found})
+        job.halfway()
+        return Done({"record": self.relodge(entry.id, record)})
 
     def _lodge_only(self, job: Job) -> Done:
         record, entry = self._checked(job, "record"), self._run(job)
+        job.halfway()
         return Done({"record": self.relodge(entry.id, record)})
 
     def _update_lodge_only(self, job: Job) -> Done:
         record, entry = self._checked(job, "updated_record"), self._run(job)
+        job.halfway()
         self.relodge(entry.id, record)
         return Done({})
 
