@@ -66,6 +66,11 @@ class JobWatch:
         self._moved = time.monotonic()
         self._trouble: PlatformError | None = None
 
+    @property
+    def moved(self) -> float:
+        """The monotonic time of the last progress of any job."""
+        return self._moved
+
     async def wait(self, job: str, stall_timeout: float) -> JobRow:
         """Wait for a job to end, successfully or not, and return its row.
 

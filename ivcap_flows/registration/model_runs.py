@@ -19,6 +19,7 @@ from ivcap_flows.journal import NewIntent
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.runs import Lodged
 from ivcap_flows.provena.wire import Wire
+from ivcap_flows.registration.graph_check import is_lodged, unless_done
 from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.registration.keys import NOUN, has_own_key, marked
 from ivcap_flows.registration.lookup import Newest, ProvenaState, job_failed_but_run_exists, look_for
@@ -146,7 +147,7 @@ class ModelRunEffect(Effect[ModelRun]):
             # The caller's row is from before the request left.
             intent = replace(intent, state="sent")
             try:
-                row = await self.job_watch.wait(stored["session_id"], self.stall_timeout)
+                row = await self._ended(stored["session_id"], intent)
             except WaitTimeoutError:
                 # A worker may have lodged the run and died before it said so.
                 there = await self._find(intent, wait=False)
@@ -154,11 +155,11 @@ class ModelRunEffect(Effect[ModelRun]):
                     raise
             else:
                 # A job that failed may have made its run in the registry first.
-                there = [] if row.succeeded else await self.find(intent)
+                there = row if isinstance(row, list) else [] if row.succeeded else await self.find(intent)
         except NotFoundError as error:
             # Provena reports an unknown job in another way. So an API of Provena is missing; the run may exist.
             raise ProtocolError(f"{error.message} Check the URLs of Provena's APIs.", **error.data) from error
-        if there:
+        if there or isinstance(row, list):
             return there[0].value
         run = row.checked().lodged
         if run is None:
@@ -173,18 +174,33 @@ class ModelRunEffect(Effect[ModelRun]):
     async def find(self, intent: IntentRow) -> list[Found[ModelRun]]:
         return await self._find(intent, wait=True)
 
+    async def _ended(self, job: str, intent: IntentRow) -> JobRow | list[Found[ModelRun]]:
+        """Wait for a job; return its row, or its run if that is lodged and the row does not say so."""
+
+        async def lodged() -> list[Found[ModelRun]] | None:
+            try:
+                return await self._find(intent, wait=False) or None
+            except (InDoubtError, WaitTimeoutError):
+                return None
+
+        return await unless_done(self.job_watch.wait(job, self.stall_timeout), lodged, lambda: self.job_watch.moved)
+
     async def _find(self, intent: IntentRow, *, wait: bool) -> list[Found[ModelRun]]:
         """Return the run if it is lodged. With `wait`, a job that may still lodge it is waited for."""
         state = await self._provena_state(intent)
         if wait and state is not None and state.kind == "under way" and state.job is not None:
             with suppress(WaitTimeoutError):
-                row = await self.job_watch.wait(state.job, self.stall_timeout)
+                row = await self._ended(state.job, intent)
+                if isinstance(row, list):
+                    return row
                 if row.lodged is not None:
                     return [Found(self._lodged(row, row.lodged, intent.key), row.lodged.id, intent.created_at)]
             state = (await look_for(self.client, [intent.key], state.since)).get(intent.key)
         if state is None or state.kind == "failed":
             # After a failed job, a later one under the key may still show.
             return []
+        if state.kind == "under way" and state.handle and await is_lodged(self.client, state.handle):
+            state = replace(state, kind="lodged")
         subject = self.request["subject"]
         about = f"The run of {subject}" if has_own_key(subject) else f"The run {self.record.display_name!r}"
         if state.kind == "under way":

@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -68,12 +68,23 @@ from ivcap_flows.provenance import html, lineage_rules, lineage_walk
 from ivcap_flows.provenance.lineage_rules import Follow, Step
 from ivcap_flows.provenance.lineage_walk import LineageWalk
 from ivcap_flows.reading import names, on_record, verification
+from ivcap_flows.registration import model_runs
 from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.registration.making import Making
 from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
-from ivcap_flows.tasks import jobs, missing, pair, park_watcher, parking, registry, submission_limit, uploads
+from ivcap_flows.tasks import (
+    jobs,
+    missing,
+    model_run_changes,
+    pair,
+    park_watcher,
+    parking,
+    registry,
+    submission_limit,
+    uploads,
+)
 from ivcap_flows.tasks.park_watcher import Watcher
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
 from ivcap_flows.work import kinds
@@ -817,6 +828,21 @@ def each_process_has_its_limit(patch: SetAttribute) -> None:
     patch(SubmissionLimit, "turn", turn)
 
 
+def the_registry_decides_alone(patch: SetAttribute) -> None:
+    async def believe(*given: Any) -> None:
+        return None
+
+    patch(model_run_changes, "_ensure_in_graph", believe)
+
+
+def only_the_row_ends_a_wait(patch: SetAttribute) -> None:
+    async def wait(waiting: Awaitable[Any], *given: Any) -> Any:
+        return await waiting
+
+    patch(model_runs, "unless_done", wait)
+    patch(model_run_changes, "unless_done", wait)
+
+
 MUTANTS: Final = {
     "one membership an item": Mutant("what two added at once is removed at once", one_membership_an_item),
     "runs wake in turn": Mutant("a run wakes when its own work has ended", wakes_in_turn),
@@ -846,6 +872,10 @@ MUTANTS: Final = {
         "a slot is given back also if Prefect has restarted", slots_left_to_their_leases
     ),
     "made before it is checked": Mutant("nothing is made for a run that would be refused", made_before_it_is_checked),
+    "the registry decides alone": Mutant("a change of a run is made in the graph, too", the_registry_decides_alone),
+    "only the row of a job ends its wait": Mutant(
+        "a job whose row went back is not waited for once its run is there", only_the_row_ends_a_wait
+    ),
     "a look without bounds": Mutant("a batch reads no whole registry", a_look_without_bounds),
     "records belong to the journal": Mutant(
         "a record that names an effect stays, also if its journal was put back", records_belong_to_the_journal

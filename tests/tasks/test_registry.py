@@ -24,11 +24,13 @@ from ivcap_flows.errors import (
     PlatformError,
     ProtocolError,
     RegistrationFailedError,
+    WaitTimeoutError,
 )
 from ivcap_flows.handles import Dataset, ModelRun
 from ivcap_flows.provena import models
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, Study
 from ivcap_flows.provena.terms import collection_format
+from ivcap_flows.registration import graph_check, model_runs
 from ivcap_flows.registration.registry import KEY_FIELD, SOFTWARE_FIELD, SUBJECT_FIELD
 
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
@@ -378,6 +380,71 @@ def test_a_record_is_replaced_once(effects, register):
     update_model_run(run, record.model_copy(update={"annotations": annotations}), reason="first")
     update_model_run(run, record.model_copy(update={"annotations": None}), reason="second")
     assert read_item(run).info.record.annotations == annotations | {KEY_FIELD: run.key}
+
+
+@pytest.mark.catches("the registry decides alone")
+@pytest.mark.parametrize("whose", ["own", "a colleague's"])
+def test_a_change_whose_job_failed_is_made_in_the_graph_by_the_next_call(
+    effects, register, embedded_directory, unique, whose
+):
+    """Provena changes the registry before the job that changes the graph. The caller's newest job says whether that
+    failed, else the graph does. Then an equal update is sent, once."""
+    study = register_item(Study(display_name=unique, title=unique, description="d"))
+    run = register()
+    effects.embedded.add_fault(path="MODEL_RUN_LODGE_ONLY", count=1, end_job="failed")
+    with pytest.raises(RegistrationFailedError):
+        link_model_run_to_study(run, study)
+    if whose != "own":
+        place = embedded_directory.root / "provena.sqlite"
+        with closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
+            connection.execute("UPDATE jobs SET username = 'embedded-user-2' WHERE job_sub_type LIKE '%LODGE_ONLY'")
+    assert read_item(run).info.record.study_id == study.urn
+    assert study.urn not in {node.id for node in explore_lineage(run.urn, depth=1).nodes}
+    for _ in range(2):
+        link_model_run_to_study(run, study)
+        assert study.urn in {node.id for node in explore_lineage(run.urn, depth=1).nodes}
+    assert (accepted(effects, "/link_to_study"), accepted(effects, "/model_run/update")) == (1, 1)
+
+    better = read_item(run).info.record.model_copy(update={"description": "better"})
+    effects.embedded.add_fault(path="MODEL_RUN_UPDATE", count=1, end_job="failed")
+    with pytest.raises(RegistrationFailedError):
+        update_model_run(run, better, reason="typo")
+    assert [update_model_run(run, better, reason="typo").urn for _ in range(2)] == [run.urn] * 2
+    assert accepted(effects, "/model_run/update") == 3
+
+
+def test_a_change_that_was_killed_while_it_waited_is_continued(effects, register, unique):
+    """The next call waits for the same job; if a link's failed, it sends an equal update."""
+    study = register_item(Study(display_name=unique, title=unique, description="d"))
+    run = register()
+    effects.embedded.add_fault(path="MODEL_RUN_LODGE_ONLY", count=1, end_job="failed")
+    with pytest.raises(WaitTimeoutError):
+        link_model_run_to_study(run, study, timeout=0.0)
+    link_model_run_to_study(run, study)
+    assert study.urn in {node.id for node in explore_lineage(run.urn, depth=1).nodes}
+    better = read_item(run).info.record.model_copy(update={"description": "better"})
+    effects.embedded.add_fault(path="MODEL_RUN_UPDATE", count=1, kill_worker="before")
+    for seconds in (1.0, 0.1):
+        with pytest.raises(WaitTimeoutError):
+            update_model_run(run, better, reason="r", timeout=seconds)
+    assert (accepted(effects, "/link_to_study"), accepted(effects, "/model_run/update")) == (1, 2)
+
+
+@pytest.mark.catches("only the row of a job ends its wait")
+def test_a_job_that_is_pending_again_ends_when_its_run_is_there(effects, register, unique, monkeypatch):
+    """A late write puts the row back to PENDING for ever. After a while without progress, the run is asked: its own
+    record, and after a change the graph."""
+    monkeypatch.setattr(graph_check, "_QUIET", 0.5)
+    monkeypatch.setattr(model_runs, "STALL_TIMEOUT", 5.0)
+    study = register_item(Study(display_name=unique, title=unique, description="d"))
+    effects.embedded.add_fault(path="MODEL_RUN_(PROV_LODGE|LODGE_ONLY|UPDATE)$", count=3, end_job="pending")
+    run = register()
+    assert read_item(run).info.record_status == "LODGED"
+    link_model_run_to_study(run, study, timeout=10.0)
+    record = read_item(run).info.record.model_copy(update={"description": "better"})
+    update_model_run(run, record, reason="typo", timeout=10.0)
+    assert read_item(run).info.record.description == "better"
+    assert [effects.count(REGISTER), accepted(effects, "/link_to_study"), accepted(effects, "/update")] == [1, 1, 1]
 
 
 def test_a_locked_run_is_not_replaced(effects, register):
