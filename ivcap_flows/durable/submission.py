@@ -312,6 +312,7 @@ class Submission(Generic[T]):
             return await self._keep(chosen, [] if equal.rivals else [one for one in alike if one is not chosen])
         except InDoubtError:
             # Another key has taken it meanwhile.
+            self.urn = None
             return await self._adopt_by_content(found, last=last)
 
     async def _keep(self, oldest: Found[T], rest: Sequence[Found[T]]) -> Performed[T]:

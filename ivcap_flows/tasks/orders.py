@@ -38,7 +38,7 @@ from ivcap_flows.tasks.waiting import (
     what_helps,
     with_reason,
 )
-from ivcap_flows.work.kinds import ORDERS, read_listed
+from ivcap_flows.work.kinds import ORDERS
 from ivcap_flows.work.reuse import definition_of, look_for_reuse
 
 if TYPE_CHECKING:
@@ -160,9 +160,12 @@ class OrderEffect(Effect[Order]):
         found = []
         async for placed in _since(self.call, intent):
             if key_in(placed.name) == short_id(intent.key):
-                whole = await read_listed(ORDERS, self.call.client, placed.urn)
                 # Another account may open an order to all, under any name.
-                if whole is not None and whole.account in (None, self.call.account):
+                if placed.account not in (None, self.call.account):
+                    continue
+                # One that bears the key and cannot be read may be ours: the error keeps the doubt.
+                whole = await self.call.client.orders.read(placed.urn)
+                if whole.account in (None, self.call.account):
                     found.append(Found(self._handle(whole, intent.key), whole.urn, whole.ordered_at))
         return found
 

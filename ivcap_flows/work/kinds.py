@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from ivcap_flows.durable.wording import decide
 from ivcap_flows.errors import ForbiddenError, InDoubtError, NotFoundError, UnavailableError
 from ivcap_flows.identity import fingerprint, ivcap_urn, key_in
 from ivcap_flows.ivcap.job_records import JobRecord
@@ -40,7 +41,10 @@ class WorkKind(Protocol[R]):
         """List the account's newest work of all services."""
 
     def of_service(self, client: IvcapClient, service: str) -> AsyncIterator[R]:
-        """List the work of one service, newest first. Items may lack the time and the request."""
+        """List the work of one service, newest first: all jobs, or those of the account's newest `LOOKED_AT` orders.
+
+        Items may lack the account, the time and the request.
+        """
 
     def requested_at(self, record: R) -> datetime | None:
         """Return the time at which the platform accepted the request."""
@@ -69,7 +73,7 @@ class _Orders:
         return client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT)
 
     async def of_service(self, client: IvcapClient, service: str) -> AsyncIterator[OrderRecord]:
-        async for order in client.orders.list(order_by="ordered-at", order_desc=True):
+        async for order in self.newest(client):
             if is_of(order, service):
                 yield order
 
@@ -153,15 +157,17 @@ async def look_through(
     """Return the own work of an intent's service that was requested at or after `since`, by the platform's clock, and
     is wanted, newest first, with its request.
 
-    Each is read, because listings have no times. What may not be read is left out. If nothing is found, raise the error
-    of what could not be read though the platform has it, and InDoubtError if there is work and none of it may be read:
-    then what was not seen may be there. `limit` is how many are read at most; without it, no work is missed.
+    Each is read, because listings of jobs have no times. What may not be read is left out. If nothing is found, raise
+    the error of what could not be read though the platform has it, and InDoubtError if there is work and none of it may
+    be read: then what was not seen may be there. `limit` is how many are read at most; without it, no work is missed.
     """
     service, failed, found = str(intent.request["service"]), None, list[R]()
     read, unread = 0, list[str]()
     async for item in kind.of_service(client, service):
-        if limit is not None and read + len(unread) == limit:
+        if (limit is not None and read + len(unread) == limit) or _is_older(kind, item, since):
             break
+        if item.account not in (None, intent.account):
+            continue
         try:
             record = await read_listed(kind, client, item.urn, service)
         except UnavailableError as error:
@@ -172,8 +178,7 @@ async def look_through(
             unread.append(item.urn)
             continue
         read += 1
-        requested_at = kind.requested_at(record)
-        if since is not None and requested_at is not None and requested_at < since:
+        if _is_older(kind, record, since):
             break
         if record.account in (None, intent.account) and is_of(record, service) and wanted(record):
             found.append(record)
@@ -182,11 +187,16 @@ async def look_through(
     if unread and not read:
         raise InDoubtError(
             f"It is not known whether the {intent.noun} {intent.key} took effect: the account may read none of the "
-            f"{intent.noun}s that {service} has, such as {unread[0]}. Ask for access to what the account requests.",
+            f"{intent.noun}s that {service} has, such as {unread[0]}. {decide(intent.key)}",
             key=intent.key,
             candidates=unread,
         )
     return found
+
+
+def _is_older(kind: WorkKind[R], record: R, since: datetime | None) -> bool:
+    requested_at = kind.requested_at(record)
+    return since is not None and requested_at is not None and requested_at < since
 
 
 def is_of(record: OrderRecord | JobRecord, service: str) -> bool:

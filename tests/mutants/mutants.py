@@ -34,7 +34,7 @@ from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.submission import Submission
-from ivcap_flows.errors import DurabilityError, InDoubtError
+from ivcap_flows.errors import DurabilityError, ForbiddenError, InDoubtError, NotFoundError
 from ivcap_flows.http import answers, pool, session
 from ivcap_flows.http.pool import Pool, Reuse
 from ivcap_flows.in_prefect import artifacts, parameters
@@ -85,6 +85,7 @@ from ivcap_flows.tasks import (
     submission_limit,
     uploads,
 )
+from ivcap_flows.tasks.orders import OrderEffect
 from ivcap_flows.tasks.park_watcher import Watcher
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
 from ivcap_flows.work import kinds
@@ -166,6 +167,18 @@ def what_may_not_be_read_is_ours(patch: SetAttribute) -> None:
         return await kind.read(client, urn, service)
 
     patch(kinds, "read_listed", read)
+
+
+def an_unreadable_order_is_others(patch: SetAttribute) -> None:
+    find = OrderEffect.find
+
+    async def found(self: OrderEffect, intent: IntentRow) -> Any:
+        try:
+            return await find(self, intent)
+        except (ForbiddenError, NotFoundError):
+            return []
+
+    patch(OrderEffect, "find", found)
 
 
 def a_look_that_sees_nothing(patch: SetAttribute) -> None:
@@ -890,6 +903,9 @@ MUTANTS: Final = {
     "orders are made again": Mutant("nothing but an upload is made again by itself", orders_are_made_again),
     "what is lost is not superseded": Mutant("every journal finds what was made again", lost_is_not_superseded),
     "what may not be read is ours": Mutant("a job of others keeps nothing in doubt", what_may_not_be_read_is_ours),
+    "an order that cannot be read is others'": Mutant(
+        "an order that bears the key is not placed again", an_unreadable_order_is_others
+    ),
     "a look that sees nothing proves something": Mutant("what was not seen may be there", a_look_that_sees_nothing),
     "equal requests not asked for": Mutant("an effect is another key's of any journal", equal_requests_not_asked_for),
     "rivals not waited for": Mutant("what another key gets to know is left to it", rivals_not_waited_for),

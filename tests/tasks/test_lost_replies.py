@@ -13,7 +13,7 @@ from listings import all_of
 
 from ivcap_flows import tasks
 from ivcap_flows.capture import use_journal
-from ivcap_flows.errors import InDoubtError, UnavailableError
+from ivcap_flows.errors import InDoubtError, PlatformError
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.store import Store
@@ -240,7 +240,7 @@ def refusal_of(call, *given):
     """What the error of a call says; nothing if it has none."""
     try:
         call(*given)
-    except (InDoubtError, UnavailableError) as error:
+    except (InDoubtError, PlatformError) as error:
         return str(error)
     return ""
 
@@ -278,6 +278,23 @@ def test_work_that_the_platform_fails_to_show_may_be_ours(in_script, effects, lo
     _, arrived, never = effects.intents("job")
     assert (arrived.urn, arrived.how) == (found.urn, "adopted")
     assert never.in_doubt and " answered 500 " in refusal and effects.posts("/jobs") == 2
+
+
+@pytest.mark.catches("an order that cannot be read is others'")
+@pytest.mark.parametrize("status", [403, pytest.param(404, marks=pytest.mark.long)])
+def test_an_order_that_bears_the_key_and_cannot_be_read_is_not_placed_again(in_script, effects, lose, unique, status):
+    """It is found as soon as it can be read."""
+
+    def body():
+        effects.embedded.add_fault(method="GET", path="^/1/orders/[^/]+$", status=status)
+        lose("^/1/orders$")
+        refusal_of(tasks.place_order, "echo", {"message": unique})
+        effects.embedded.clear_faults()
+        return tasks.place_order("echo", {"message": unique})
+
+    order = in_script(body)
+    [intent] = effects.intents("order")
+    assert (intent.urn, intent.how) == (order.urn, "adopted") and effects.posts("/1/orders") == 1
 
 
 @pytest.mark.catches("a look that sees nothing proves something")
