@@ -7,6 +7,9 @@ at once, on connections that it keeps, by a plain client of httpx that looks at 
 
 1,000 orders at once, and single ones, one after the other (`one_order`). The service runs no jobs. CPU time is that of
 the process that sends.
+
+`lagging`: how many times as long ours take where the platform lists an idempotency record after half the visibility
+delay, of which each order waits for its own.
 """
 
 from __future__ import annotations
@@ -24,10 +27,12 @@ from benchmarks.measure import medians, python, report, rounds, steered_platform
 from ivcap_flows.local import PlatformControl
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.services.mapping import RunnerMapping, write_mapping
+from ivcap_flows.local.settings import VISIBILITY_DELAY
 
 COUNT = 1000
 ROUNDS = 5
 ONE_BY_ONE = 10
+LAGGING = 100
 ROUND_TRIP = 0.02
 LIMIT = 2.0
 LIMIT_OF_ONE = 1.7
@@ -136,11 +141,7 @@ def compared(
 
     def submitted(code: str, *more: str) -> float:
         control.forget_requests()
-        mark = os.urandom(8).hex()
-        env = {**environment, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{folder}/{mark}.sqlite"}
-        one: dict[str, Any] = python(code, str(count), mark, way, *more, env=env)
-        if one["orders"] != count:
-            raise RuntimeError(f"{one['orders']} orders were placed, not {count}.")
+        one = placed(code, environment, folder, count, way, *more)
         asked.append(len(control.requests()) / count)
         cpu["ours"].append(one["cpu"])
         return float(one["seconds"])
@@ -164,6 +165,28 @@ def compared(
     }
 
 
+def placed(code: str, environment: dict[str, str], folder: str, count: int, way: str, *more: str) -> dict[str, Any]:
+    """What the process says that placed so many orders, with a journal of its own."""
+    mark = os.urandom(8).hex()
+    env = {**environment, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{folder}/{mark}.sqlite"}
+    one: dict[str, Any] = python(code, str(count), mark, way, *more, env=env)
+    if one["orders"] != count:
+        raise RuntimeError(f"{one['orders']} orders were placed, not {count}.")
+    return one
+
+
+def lagging(environment: dict[str, str], control: PlatformControl, folder: str, count: int, way: str) -> dict[str, Any]:
+    def seconds(lag: float) -> float:
+        control.clear_faults()
+        if lag:
+            control.add_fault(method="POST", path="^/1/aspects", late_in_lists=lag)
+        return float(placed(OURS, environment, folder, count, way)["seconds"])
+
+    middle = medians(rounds({"lagging": lambda: seconds(VISIBILITY_DELAY / 2), "at once": lambda: seconds(0)}, ROUNDS))
+    control.clear_faults()
+    return {"ratio": round(middle["lagging"] / middle["at once"], 3), "orders": count, "seconds": middle}
+
+
 def main() -> None:
     with steered_platform() as (environment, control), tempfile.TemporaryDirectory() as folder:
         service(environment)
@@ -173,6 +196,10 @@ def main() -> None:
             far = {**environment, "IVCAP_URL": url, "SSL_CERT_FILE": str(certificate)}
             one = compared(far, control, folder, ONE_BY_ONE, "one by one")
             many = compared(far, control, folder, COUNT, "at once")
+            lags = {
+                "at_once": lagging(far, control, folder, LAGGING, "at once"),
+                "one_by_one": lagging(far, control, folder, ONE_BY_ONE, "one by one"),
+            }
     report(
         "submitting",
         many.pop("ratio"),
@@ -180,6 +207,7 @@ def main() -> None:
         **many,
         most_requests_per_order=MOST_REQUESTS,
         one_order={**one, "limit": LIMIT_OF_ONE},
+        lagging=lags,
         round_trip_ms=1000 * ROUND_TRIP,
     )
 

@@ -95,13 +95,17 @@ class RecordStore(Protocol):
     records.
     """
 
+    shows_within: float
+    """Seconds for which `write` may look for what it has added."""
+
     async def read(self, key: str) -> Sequence[dict[str, Any]]:
         """Return the contents of the active records, oldest first."""
 
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> Sequence[dict[str, Any]]:
         """Add a record unless those that are there say as much. Return the contents of all afterwards, oldest first.
 
-        A record that names an effect stays, whoever wrote it. With `first`, nothing is known to be there.
+        They have the new one, and so all before it, unless the platform does not list it within `shows_within`. A
+        record that names an effect stays, whoever wrote it. With `first`, nothing is known to be there.
         """
 
     async def equal(self, key: str, noun: str, request_sha256: str) -> Sequence[dict[str, Any]] | None:

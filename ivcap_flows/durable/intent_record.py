@@ -26,8 +26,8 @@ __all__ = ["IntentRecord"]
 
 logger = logger_of("ivcap_flows.durable")
 
-_refused_on: set[tuple[str, str]] = set()
-"""The journals and platforms of which the log says that records are refused."""
+_said: set[tuple[str, str, str]] = set()
+"""What the log says once for a journal and a platform."""
 
 
 class IntentRecord:
@@ -38,13 +38,20 @@ class IntentRecord:
         self._lost = [] if intent.urn is None else [intent.urn]
         """What the platform has lost, and what else the records name that nobody uses any more."""
 
+    @property
+    def shows_within(self) -> float:
+        """Seconds for which whoever announces a send may look for its own record."""
+        return 0.0 if self._store is None else self._store.shows_within
+
     async def announce(self, send: int, *, refused: bool, looked: bool) -> tuple[dict[str, Any] | None, int]:
         """Write a claim before a send, the first or another. Return the record of an effect that is there already, else
-        after how many visibility delays the send has its turn.
+        how many claims the send has to wait for.
 
-        One for each claim that came before, since its holder waits for those before it, and may send then; whether it
-        lives cannot be known. None after claims of this holder alone. Those of holders before it in this journal count
-        until it has `looked` for a visibility delay, and not at all if the platform `refused` what the last one sent.
+        Each that came before, since its holder waits for those before it, and may send then; whether it lives cannot be
+        known. For each of them that takes `shows_within`, for which its holder may look for its own record, and then
+        the visibility delay of what it sends. None after claims of this holder alone. Those of holders before it in
+        this journal count until it has `looked` for a visibility delay, and not at all if the platform `refused` what
+        the last one sent.
         """
         if self._store is None:
             return None, 0
@@ -59,6 +66,8 @@ class IntentRecord:
         there = self._answer(records, refused=refused)
         if there is not None and there.get("urn") is not None:
             return there, 0
+        if not any(same_claim(one, own) for one in records):
+            self._say_unlisted()
         before = [one for one in takewhile(lambda one: not same_claim(one, own), records) if one.get("urn") is None]
         if refused:
             before = [one for one in before if not self._is_claim_before(one)]
@@ -140,6 +149,8 @@ class IntentRecord:
         except ForbiddenError as error:
             self._do_without(error)
             records = []
+        if not any(record.get("urn") == urn for record in records):
+            self._say_unlisted()
         counts = foremost(record for record in records if record.get("urn") is not None)
         return counts, self._others(records, urn if counts is None else counts["urn"])
 
@@ -205,11 +216,23 @@ class IntentRecord:
 
     def _do_without(self, error: ForbiddenError) -> None:
         self._store = None
-        here = self._journal_id, self._intent.platform
-        if here not in _refused_on:
-            _refused_on.add(here)
-            logger.warning(
-                "%s refuses idempotency records (%s). Within this journal nothing is sent twice even so. What another "
-                "journal sends cannot be known before; `ivcap-flows doctor` finds it afterwards.",
-                *(self._intent.platform, error),
+        self._say_once(
+            "%s refuses idempotency records (%s). Within this journal nothing is sent twice even so. What another "
+            "journal sends cannot be known before; `ivcap-flows doctor` finds it afterwards.",
+            *(self._intent.platform, error),
+        )
+
+    def _say_unlisted(self) -> None:
+        if self._store is not None:
+            self._say_once(
+                "%s has accepted an idempotency record, and does not list it after %.0f s. Within this journal nothing "
+                "is sent twice even so. What another journal sends at the same time is not seen; `ivcap-flows doctor` "
+                "counts what is not listed.",
+                *(self._intent.platform, self.shows_within),
             )
+
+    def _say_once(self, text: str, *about: object) -> None:
+        said = self._journal_id, self._intent.platform, text
+        if said not in _said:
+            _said.add(said)
+            logger.warning(text, *about)

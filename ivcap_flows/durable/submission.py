@@ -160,7 +160,7 @@ class Submission(Generic[T]):
             if self.intent.state == "claimed":
                 doubt = "there is an earlier idempotency record under this key"
                 self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, doubt, self._time)
-            return await self._look_for_it(turn * self.effect.visibility_delay)
+            return await self._look_for_it(turn * (self._record.shows_within + self.effect.visibility_delay))
         if new and (self.effect.look_first or (self.effect.bears_key and not self._wanted_anew)):
             # The idempotency record has just been read.
             return await self._adopt(await self.effect.find(self.intent))
@@ -173,7 +173,7 @@ class Submission(Generic[T]):
             async with AsyncExitStack() as turn:
                 if self.effect.limit is not None and not self._has_begun:
                     await turn.enter_async_context(self.effect.limit.turn())
-                # Not before the turn: who finds the announcement waits for the visibility delay, and then sends.
+                # Not before the limit's turn: who finds the announcement waits for a while, and then sends.
                 if (there := await self._before_sending(sends)) is not None:
                     return there
                 made = await self._try(turn)

@@ -15,10 +15,6 @@ from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 
 __all__ = ["IdempotencyRecords", "having"]
 
-SHOWS_WITHIN: Final = 5.0
-"""Seconds for which a record that was written is looked for before what follows is done without it."""
-
-
 LOOKED_AT: Final = 500
 """Number of idempotency records to read if the platform cannot filter them by content."""
 _ANNOUNCED: Final = timedelta(hours=1)
@@ -48,11 +44,16 @@ class IdempotencyRecords:
     Only those of the own account count: anybody may open a record to all that names an effect of their own. Create an
     object for each call: it remembers what it last read, and whose that is, so a write after a read takes fewer
     requests.
+
+    `shows_within` is the number of seconds within which the platform lists a record that it has accepted. Whoever
+    writes one looks for it that long, then goes on without it.
     """
 
-    def __init__(self, aspects: Aspects, account: str) -> None:
+    def __init__(self, aspects: Aspects, account: str, shows_within: float) -> None:
         self._aspects = aspects
         self._account = account
+        self.shows_within = shows_within
+        self._lists_at_once = False
         self._own: set[str] = set()
         self._read: dict[str, list[AspectRecord]] = {}
 
@@ -112,14 +113,21 @@ class IdempotencyRecords:
         there = self._read.pop(entity, None)
         if there is None:
             there = await self._active(entity)
-        if len(there) == 1 and _gives_way(_content(there[0]), content):
+        says_enough = _says_enough([_content(record) for record in there], content)
+        gone = [record for record in there if _gives_way(_content(record), content)]
+        if gone and not says_enough and not self._lists_at_once:
+            # Where lists may lag, nothing is taken away before what follows it shows.
+            await self._aspects.add(entity, INTENT_SCHEMA, content, repeat="idempotent")
+            return await self._active(entity)
+        if len(there) == len(gone) == 1:
             # One request, and the platform itself reports if another journal added a record in between.
             try:
                 urn = await self._aspects.update(entity, INTENT_SCHEMA, content, repeat="idempotent")
                 return [self._written(urn, entity, content)]
             except NotUniqueError:
                 there = await self._active(entity)
-        if not _says_enough([_content(record) for record in there], content):
+                says_enough = _says_enough([_content(record) for record in there], content)
+        if not says_enough:
             urn = await self._aspects.add(entity, INTENT_SCHEMA, content, repeat="idempotent")
             # Of two journals that write at the same time, at least one sees the other's record.
             there = await self._with(self._written(urn, entity, content))
@@ -130,17 +138,18 @@ class IdempotencyRecords:
         return [record for record in there if record not in gone]
 
     async def _with(self, written: AspectRecord) -> list[AspectRecord]:
-        """Return the records once they show the one that was just written, or what there is after `SHOWS_WITHIN`.
+        """Return the records once they show the one that was just written, or what there is after `shows_within`.
 
         A list without it may lack those of others, too.
         """
-        end = asyncio.get_running_loop().time() + SHOWS_WITHIN
-        pauses = Pauses(0.1, 1.0)
+        end = asyncio.get_running_loop().time() + self.shows_within
+        pauses, self._lists_at_once = Pauses(0.1, 1.0), True
         while True:
             there = await self._active(written.entity)
             left = end - asyncio.get_running_loop().time()
             if left <= 0 or any(record.urn == written.urn for record in there):
                 return there
+            self._lists_at_once = False
             await pauses.sleep(left)
 
     async def _active(self, entity: str) -> list[AspectRecord]:

@@ -181,7 +181,7 @@ class IvcapCall(_Call):
 
     @property
     def records(self) -> IdempotencyRecords:
-        return IdempotencyRecords(self.client.aspects, self.account)
+        return IdempotencyRecords(self.client.aspects, self.account, self.client.visibility_delay)
 
     async def _lacking(self, request: Any) -> str | None:
         def uploads() -> list[IntentRow]:

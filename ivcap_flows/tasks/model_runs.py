@@ -173,7 +173,7 @@ async def _records_of(subject: Order | Job, call: ProvenaCall, *, alone: bool) -
         return None
     if await client.platform() != subject.platform:
         return None
-    return IdempotencyRecords(client.aspects, await client.account())
+    return IdempotencyRecords(client.aspects, await client.account(), client.visibility_delay)
 
 
 def _parts(

@@ -10,14 +10,13 @@ from functools import partial
 from typing import Any
 
 from simulated import Clock, run_on
-from simulated_aspects import ACCOUNT, records_on
+from simulated_aspects import ACCOUNT, KeptRecord, records_on
 
 from ivcap_flows import durable
 from ivcap_flows.durable import Caller, Effect, Found, MatchedBy, Performed, RecordStore, Resume, look_since
 from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnavailableError, UnreachableError
 from ivcap_flows.http.confirm_send import confirm_send
 from ivcap_flows.http.server_clock import ServerTime
-from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.processes import SILENT_SECONDS
 
@@ -53,8 +52,10 @@ class Account:
         self.ahead = 0.0
         """Seconds by which the platform's clock is."""
         self.effects: list[dict[str, Any]] = []
-        self.records: dict[str, list[tuple[AspectRecord, float]]] = {}
-        """By entity, and since when each shows."""
+        self.records: dict[str, list[KeptRecord]] = {}
+        """By entity."""
+        self.hides_new = 0.0
+        """Seconds for which no list has a new record, though what it replaced is gone."""
 
     @property
     def time(self) -> datetime:
@@ -82,8 +83,9 @@ class Platform:
         self.record_faults = list(record_faults)
         self.asked: list[str] = []
         """What was asked of the idempotency records."""
-        self.records_show_after = 0.0
-        """Seconds for which a record does not show."""
+        self.lists_lag = 0.0
+        """Seconds by which the lists of records that this process gets are old."""
+        self.shows_within = VISIBILITY_DELAY
 
     @property
     def urns(self) -> list[str]:

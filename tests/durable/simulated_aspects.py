@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from ivcap_flows.errors import NotUniqueError, PlatformError, UnavailableError, UnreachableError
@@ -14,7 +16,7 @@ from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 if TYPE_CHECKING:
     from durable_platform import Platform
 
-__all__ = ["ACCOUNT", "RECORD_FAULTS", "records_on"]
+__all__ = ["ACCOUNT", "RECORD_FAULTS", "KeptRecord", "records_on"]
 
 T = TypeVar("T")
 
@@ -28,6 +30,15 @@ RECORD_FAULTS: dict[str, tuple[bool, Callable[[], PlatformError]]] = {
     "late": (True, lambda: UnreachableError("time-out", sent=True)),
 }
 """What befalls a request for a record: whether it takes effect, and what is answered. What is late shows later."""
+
+
+@dataclass
+class KeptRecord:
+    """A record, and from when to when it shows."""
+
+    record: AspectRecord
+    shown: float
+    gone: float = math.inf
 
 
 class _Aspects:
@@ -64,13 +75,13 @@ class _Aspects:
         await platform.rest()
         return done
 
-    def _active(self, entity: str) -> list[AspectRecord]:
-        seconds = self._platform.account.clock.seconds
-        found = [record for record, shown in self._there.get(entity, []) if shown <= seconds]
+    def _active(self, entity: str, *, ago: float = 0.0) -> list[AspectRecord]:
+        seconds = self._platform.account.clock.seconds - ago
+        found = [kept.record for kept in self._there.get(entity, []) if kept.shown <= seconds < kept.gone]
         return sorted(found, key=lambda record: record.valid_from)
 
     def _new(self, entity: str, schema: str, content: Any, *, hidden: bool) -> str:
-        account, delay = self._platform.account, self._platform.records_show_after
+        account = self._platform.account
         record = AspectRecord(
             id=f"urn:ivcap:aspect:{uuid.uuid4()}",
             entity=entity,
@@ -78,7 +89,8 @@ class _Aspects:
             content=content,
             **{"valid-from": account.time},
         )
-        self._there.setdefault(entity, []).append((record, account.clock.seconds + (1.0 if hidden else delay)))
+        shown = account.clock.seconds + (1.0 if hidden else account.hides_new)
+        self._there.setdefault(entity, []).append(KeptRecord(record, shown))
         return record.urn
 
     async def add(self, entity: str, schema: str, content: Any, *, repeat: Literal["idempotent"]) -> str:
@@ -97,7 +109,9 @@ class _Aspects:
 
     def _drop(self, urn: str) -> str:
         for records in self._there.values():
-            records[:] = [(record, shown) for record, shown in records if record.urn != urn]
+            for kept in records:
+                if kept.record.urn == urn:
+                    kept.gone = min(kept.gone, self._platform.account.clock.seconds)
         return urn
 
     async def retract(self, urn: str) -> None:
@@ -107,8 +121,8 @@ class _Aspects:
         self, *, schema: str, entity: str = "", content_path: str = "", order_direction: str = "DESC"
     ) -> AsyncIterator[AspectRecord]:
         def found(late: bool) -> list[AspectRecord]:
-            entities = [entity] if entity else list(self._there)
-            records = sorted((r for each in entities for r in self._active(each)), key=lambda r: r.valid_from)
+            entities, ago = [entity] if entity else list(self._there), self._platform.lists_lag
+            records = sorted((r for each in entities for r in self._active(each, ago=ago)), key=lambda r: r.valid_from)
             return records if order_direction == "ASC" else records[::-1]
 
         for record in await self._request("read" if entity else "select", found, reads=True):
@@ -120,4 +134,4 @@ class _Aspects:
 
 def records_on(platform: Platform) -> IdempotencyRecords:
     """Return the account's idempotency records as one call uses them."""
-    return IdempotencyRecords(cast("Aspects", _Aspects(platform)), ACCOUNT)
+    return IdempotencyRecords(cast("Aspects", _Aspects(platform)), ACCOUNT, platform.shows_within)

@@ -17,7 +17,6 @@ from simulated_aspects import RECORD_FAULTS
 
 from ivcap_flows.durable import Found, Performed, Resume
 from ivcap_flows.errors import UnavailableError
-from ivcap_flows.ivcap.idempotency_records import SHOWS_WITHIN
 from ivcap_flows.journal import IntentRow, Journal, schema
 
 
@@ -31,6 +30,9 @@ def three_journals(tmp_path: Path) -> Iterator[list[Journal]]:
 def two_journals(tmp_path: Path) -> Iterator[tuple[Journal, Journal]]:
     with Journal.open(f"sqlite:///{tmp_path / 'a.sqlite'}") as one, Journal.open(f"sqlite:///{tmp_path / 'b'}") as two:
         yield one, two
+
+
+_TWICE = {"lost before twice": ["lost before"] * 2}
 
 
 class Slowly(Platform):
@@ -96,55 +98,88 @@ def test_two_journals_at_once_send_once(two_journals):
     assert len(platform.urns) == 1
 
 
-@pytest.mark.catches("only the oldest is waited for", "sent again unannounced")
+@pytest.mark.catches(
+    "only the oldest is waited for",
+    "sent again unannounced",
+    "a turn without the look",
+    "the own record is not waited for",
+)
 @pytest.mark.parametrize(
-    ("befalls", "afters"),
+    ("befalls", "afters", "lags"),
     [
-        (("", "lost before", "given up before"), (0.15,)),
+        (("", "lost before twice", "late and lost", "given up before"), (0.15,), ((0, 0, 0), (0.9, 0, 0.9))),
         pytest.param(
-            ("", "lost before", "late and lost", "given up before", "given up"),
+            ("", "lost before twice", "late and lost", "given up before", "given up"),
             (0.0, 0.15, VISIBILITY_DELAY / 2),
+            ((0, 0, 0), (0.9, 0, 0.5), (0, 0.9, 0.9)),
             marks=pytest.mark.long,
         ),
     ],
     ids=["some", "all"],
 )
-def test_several_journals_send_once_whatever_befalls_their_requests(three_journals, befalls, afters):
-    """At the same time or one after the other: who dies, or gets no reply, is waited for by each that came later, and
-    who sends again waits for each that came meanwhile."""
+def test_several_journals_send_once_whatever_befalls_their_requests(three_journals, befalls, afters, lags):
+    """At the same time or one after the other, and however late each sees the records, within the visibility delay: who
+    dies, or gets no reply, is waited for by each that came later, and who sends again waits for each that came
+    meanwhile."""
     starts = product(afters, repeat=2)
-    for number, (faults, later) in enumerate(product(product(befalls, repeat=3), starts)):
+    for number, (faults, later, lag) in enumerate(product(product(befalls, repeat=3), starts, lags)):
         account = Account()
 
         async def ask(platform: Platform, journal: Journal, after: float, number: int) -> Any:
             await asyncio.sleep(after)
             return await platform.call(journal, number, records=True)
 
-        async def all_of_them(account: Account, faults: Any, later: Any, number: int) -> list[Any]:
-            calls = zip((Slowly(account, [fault]) for fault in faults), three_journals, (0.0, *later), strict=False)
+        platforms = [Slowly(account, _TWICE.get(fault, [fault])) for fault in faults]
+        for platform, late in zip(platforms, lag, strict=True):
+            platform.lists_lag = late * VISIBILITY_DELAY
+
+        async def all_of_them(platforms: list[Slowly], later: Any, number: int) -> list[Any]:
+            calls = zip(platforms, three_journals, (0.0, *later), strict=False)
             return await asyncio.gather(*(ask(*call, number) for call in calls), return_exceptions=True)
 
-        done = run_on(account.clock, all_of_them(account, faults, later, number))
+        done = run_on(account.clock, all_of_them(platforms, later, number))
         made = {effect["urn"] for effect in account.effects}
-        assert len(made) == len(account.effects) <= 1, (faults, later)
-        assert {each.value["urn"] for each in done if isinstance(each, Performed)} <= made, (faults, later)
+        assert len(made) == len(account.effects) <= 1, (faults, later, lag)
+        assert {each.value["urn"] for each in done if isinstance(each, Performed)} <= made, (faults, later, lag)
 
 
 def test_an_order_that_another_journal_placed_too_is_named(two_journals, caplog):
-    """Where records show too late, both place it; who ends last sees the other's, and keeps it on record."""
+    """Where records show later than the visibility delay, both place it. Each journal says once that what it wrote is
+    not listed; who ends last sees the other's, and keeps it on record."""
 
     platform = Platform()
-    platform.records_show_after = 4 * SHOWS_WITHIN
+    platform.lists_lag = 4 * VISIBILITY_DELAY
 
     async def slowly(intent: IntentRow, progress: Resume) -> dict[str, Any]:
-        await asyncio.sleep(platform.records_show_after)
+        await asyncio.sleep(platform.lists_lag)
         return await platform.send(intent, progress)
 
     first = platform.run(two_journals[0], records=True)
     second = platform.run(two_journals[1], records=True, on_send=slowly)
-    [row] = two_journals[1].intents.where()
+    platform.run(two_journals[1], "another", records=True)
+    [row, _] = two_journals[1].intents.where()
     assert (second.how, row.urn, row.duplicates) == ("sent", second.value["urn"], [first.value["urn"]])
     assert f"here it is {row.urn}, and there is {first.value['urn']}" in caplog.text
+    assert caplog.text.count(f"does not list it after {VISIBILITY_DELAY:.0f} s") == 2
+
+
+@pytest.mark.catches("a claim gives way before its outcome shows")
+def test_a_claim_stays_until_what_follows_it_shows(two_journals):
+    """Where lists lack what is new, and not what was taken away, a journal that comes amid the first one's order would
+    find neither its claim nor its outcome."""
+    account = Account()
+    account.hides_new = 0.9 * VISIBILITY_DELAY
+    one, two = Platform(account), Platform(account)
+
+    async def both() -> list[Performed[Any]]:
+        async def later() -> Performed[Any]:
+            await asyncio.sleep(account.hides_new / 2)
+            return await two.call(two_journals[1], records=True)
+
+        return await asyncio.gather(one.call(two_journals[0], records=True), later())
+
+    first, second = run_on(account.clock, both())
+    assert (second.how, second.value, len(one.urns)) == ("adopted", first.value, 1)
 
 
 class Busy:
@@ -157,6 +192,30 @@ class Busy:
     async def turn(self) -> AsyncIterator[None]:
         await asyncio.sleep(self._seconds)
         yield
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.9])
+def test_two_journals_share_a_limit_of_one(two_journals, lag):
+    """Who waits for its turn among the journals holds its slot, and waits for nobody who needs that slot."""
+    platforms, slot = [Platform(account := Account()), Platform(account)], asyncio.Semaphore(1)
+    platforms[0].lists_lag = lag * VISIBILITY_DELAY
+    platforms[1].faults = ["lost before"]
+
+    class OneSlot:
+        @asynccontextmanager
+        async def turn(self) -> AsyncIterator[None]:
+            async with slot:
+                yield
+
+    async def both() -> list[Performed[Any]]:
+        calls = zip(platforms, two_journals, strict=True)
+        return await asyncio.gather(*(each.call(its, records=True, limit=OneSlot()) for each, its in calls))
+
+    for _ in range(2):
+        first, second = run_on(account.clock, both())
+        assert first.value == second.value and len(account.effects) == 1
+        platforms.reverse()
+        two_journals = two_journals[::-1]
 
 
 @pytest.mark.catches("announced before its turn")
@@ -219,15 +278,20 @@ def test_an_upload_is_known_by_its_outcome(two_journals):
 
 
 @pytest.mark.catches("each journal keeps its upload")
-@pytest.mark.parametrize("fault", ["", *RECORD_FAULTS])
-def test_two_journals_that_upload_at_once_take_the_same(two_journals, sqlite_journal, caplog, fault):
+@pytest.mark.parametrize(
+    ("fault", "lag"),
+    [*((fault, 0.0) for fault in ("", *RECORD_FAULTS)), *((fault, 0.9) for fault in ("", "503", "lost"))],
+)
+def test_two_journals_that_upload_at_once_take_the_same(two_journals, sqlite_journal, caplog, fault, lag):
     """Each makes its own, however quick they are, and both take that of the oldest record, also if a request for a
-    record fails. Who knows of both says so, and keeps the other on record. A third adopts the same."""
+    record fails, and if the lists of one lag by almost the visibility delay. Who knows of both says so, and keeps the
+    other on record. A third adopts the same."""
     # The first look is repeated by the client.
     for number, (one, other, request) in enumerate(product((0.0, 0.03, 0.2), (0.0, 0.03, 0.2), (1, 2))):
         account = Account()
         both = Uploads(account), Uploads(account, record_faults=[*[""] * request, fault])
         both[0].pause, both[1].pause = one, other
+        both[number % 2].lists_lag = lag * VISIBILITY_DELAY
 
         async def at_once(asked: int, both: tuple[Uploads, Uploads]) -> list[Performed[Any]]:
             calls = zip(both, two_journals, strict=True)

@@ -39,7 +39,7 @@ from ivcap_flows.http import answers, pool, session
 from ivcap_flows.http.pool import Pool, Reuse
 from ivcap_flows.in_prefect import artifacts, parameters
 from ivcap_flows.ivcap import archive, idempotency_records
-from ivcap_flows.ivcap.aspects import Aspects
+from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.collections import Collections
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import (
@@ -167,6 +167,28 @@ def what_may_not_be_read_is_ours(patch: SetAttribute) -> None:
         return await kind.read(client, urn, service)
 
     patch(kinds, "read_listed", read)
+
+
+def a_turn_without_the_look(patch: SetAttribute) -> None:
+    patch(IntentRecord, "shows_within", 0.0)
+
+
+def a_claim_gives_way_at_once(patch: SetAttribute) -> None:
+    look = IdempotencyRecords._with
+
+    async def seen(self: IdempotencyRecords, written: AspectRecord) -> list[AspectRecord]:
+        there = await look(self, written)
+        self._lists_at_once = True
+        return there
+
+    patch(IdempotencyRecords, "_with", seen)
+
+
+def the_own_record_is_not_waited_for(patch: SetAttribute) -> None:
+    async def there(self: IdempotencyRecords, written: AspectRecord) -> list[AspectRecord]:
+        return await self._active(written.entity)
+
+    patch(IdempotencyRecords, "_with", there)
 
 
 def an_unreadable_order_is_others(patch: SetAttribute) -> None:
@@ -903,6 +925,15 @@ MUTANTS: Final = {
     "orders are made again": Mutant("nothing but an upload is made again by itself", orders_are_made_again),
     "what is lost is not superseded": Mutant("every journal finds what was made again", lost_is_not_superseded),
     "what may not be read is ours": Mutant("a job of others keeps nothing in doubt", what_may_not_be_read_is_ours),
+    "a turn without the look": Mutant(
+        "a turn waits as long as its holder may look for its own record", a_turn_without_the_look
+    ),
+    "a claim gives way before its outcome shows": Mutant(
+        "nothing is taken away before what follows it shows", a_claim_gives_way_at_once
+    ),
+    "the own record is not waited for": Mutant(
+        "who writes a record sees all before it", the_own_record_is_not_waited_for
+    ),
     "an order that cannot be read is others'": Mutant(
         "an order that bears the key is not placed again", an_unreadable_order_is_others
     ),

@@ -9,8 +9,10 @@ import asyncio
 import json
 import os
 import threading
+from datetime import datetime, timezone
 
 import pytest
+import sqlalchemy as sa
 from on_record import key_of
 from prefect import task
 from pydantic import SecretStr
@@ -22,9 +24,8 @@ from ivcap_flows.cli import main
 from ivcap_flows.durable import plan
 from ivcap_flows.errors import BadRequestError
 from ivcap_flows.identity import CONTENT_SCHEMA, short_id
-from ivcap_flows.ivcap import idempotency_records
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
-from ivcap_flows.journal import Journal, NewIntent
+from ivcap_flows.journal import Journal, NewIntent, schema
 from ivcap_flows.provena.models import (
     Associations,
     DatasetTemplate,
@@ -121,7 +122,8 @@ def naming(notes, *urns):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Look for a record that shows late for a moment only: no test here waits until it shows."""
-    monkeypatch.setattr(idempotency_records, "SHOWS_WITHIN", 0.1)
+    briefly = property(lambda records: 0.1, lambda records, seconds: None)
+    monkeypatch.setattr(IdempotencyRecords, "shows_within", briefly, raising=False)
 
 
 def late(embedded):
@@ -155,6 +157,19 @@ def test_what_two_journals_made_at_once_is_named(in_script, effects, make, other
         assert f"{second[kind]} (by this journal)" in said
         assert row.duplicates == [] and effects.journal.intents.get(row.key).duplicates == [first[kind]]
         assert naming(later, first[kind], "made twice: ", "is kept")
+
+
+def test_what_the_platform_does_not_list_is_counted(in_script, effects, unique, doctor):
+    """Its record may show a little later, so what is new is not counted."""
+    late(effects.embedded)
+    in_script(lambda: [tasks.place_order("echo", {"message": unique}), tasks.request_job("echo", {"message": unique})])
+    assert not naming(doctor()[1], "no idempotency record")
+    with effects.journal._store.write() as connection:
+        connection.execute(sa.update(schema.intents).values(created_at=datetime(2026, 1, 1, tzinfo=timezone.utc)))
+    [said] = naming(doctor()[1], "no idempotency record")
+    assert said.startswith("2 of the newest orders and jobs of this journal")
+    effects.embedded.advance_clock(120)
+    assert not naming(doctor()[1], "no idempotency record")
 
 
 def test_what_a_deleted_journal_made_is_named(in_script, effects, make, tmp_path, doctor, monkeypatch):
@@ -309,7 +324,8 @@ def test_a_new_journal_waits_for_what_another_may_have_sent(
     content = {"key": key, "journal": "another", "noun": "model run", "created-at": "2020-01-01T00:00:00+00:00"}
 
     async def tell(client):
-        await IdempotencyRecords(client.aspects, await client.account()).write(key, content)
+        records = IdempotencyRecords(client.aspects, await client.account(), client.visibility_delay)
+        await records.write(key, content)
 
     on_platform(tell)
     threading.Timer(0.3, register_by_hand, [({KEY_FIELD: key}, registry.workflow)]).start()

@@ -404,7 +404,9 @@ def test_a_long_result_is_kept_on_the_platform_alone(in_flow, effects, on_platfo
     assert len(intent.outcome["result_sha256"]) == 64 and intent.outcome["result"] is None
 
     async def record(client: Any) -> Any:
-        return await IdempotencyRecords(client.aspects, await client.account()).read(intent.key)
+        return await IdempotencyRecords(client.aspects, await client.account(), client.visibility_delay).read(
+            intent.key
+        )
 
     assert "xy" * 1_000 not in str(on_platform(record))
 

@@ -17,6 +17,7 @@ from ivcap_flows.http.auth import expiry
 from ivcap_flows.settings import Settings
 from ivcap_flows.work.duplicates import Duplicate, duplicates_on_ivcap, note_duplicates
 from ivcap_flows.work.unfinished_uploads import unfinished_uploads
+from ivcap_flows.work.unlisted_records import unlisted_records
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -94,7 +95,12 @@ async def _left_on_ivcap() -> list[str]:
     client = await ivcap()
     with read_journal() as journal:
         unfinished = [upload async for upload in unfinished_uploads(client, journal)]
-        return [*unfinished, *await journal.ask(_noted, journal, *await duplicates_on_ivcap(client, journal))]
+        unlisted = [said async for said in unlisted_records(client, journal)]
+        return [
+            *unfinished,
+            *unlisted,
+            *await journal.ask(_noted, journal, *await duplicates_on_ivcap(client, journal)),
+        ]
 
 
 async def _made_twice_on_provena() -> list[str]:

@@ -11,13 +11,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-
-from ivcap_flows.ivcap import client
 
 if TYPE_CHECKING:
     from harness.trial import Trial
@@ -32,8 +30,6 @@ _AWAY: Final = 12.0
 """Seconds for which a flow stands still at a step; before it sends, it asks the journal again after 15 s."""
 _BESIDE: Final = 6.0
 """Seconds for which it does, at most, while another journal goes on with the same."""
-_PATIENT: Final = 30.0
-"""Seconds for which a journal waits for the effect that another one announced; production has 120."""
 _STANDS: Final = 30.0
 """Seconds for which it does, at most, while Prefect comes back; it has its slot for 60."""
 _COPIES: Final = "copies"
@@ -45,10 +41,11 @@ class Incident:
     """The flow waits at one of `steps` until `happen` has returned; with `ends`, it is killed before.
 
     `given` are fields of a scenario that has it, and `without` the variations that it does not have. `within` is done
-    in each process of the flow, which has this folder, before it begins. `together`: more than one process is at work,
-    each in a run of its own, and these are to share their effects. `forgets`: a process has a journal that lacks what
-    another process did. `build` is the broken build that it finds, with the step at which it does, and `finds` how that
-    shows in the verdict.
+    in each process of the flow, which has this folder, before it begins. `visibility_delay` are the seconds that these
+    assume, so that no journal loses its patience with one that stands still at a step; production has 120. `together`:
+    more than one process is at work, each in a run of its own, and these are to share their effects. `forgets`: a
+    process has a journal that lacks what another process did. `build` is the broken build that it finds, with the step
+    at which it does, and `finds` how that shows in the verdict.
     """
 
     happen: Callable[[Trial], None]
@@ -56,6 +53,7 @@ class Incident:
     given: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ("new journal",)
     within: Callable[[Path], None] | None = None
+    visibility_delay: float | None = None
     together: bool = False
     forgets: bool = False
     ends: bool = False
@@ -98,17 +96,6 @@ def put_the_journal_back(trial: Trial) -> None:
             left.unlink()
     shutil.copy(copies[number], trial.folder / "journal-0.sqlite")
     (trial.folder / "entered").rename(trial.folder / f"entered-{times}")
-
-
-def wait_long_for_others(_: Path) -> None:
-    """Let no journal lose its patience with one that stands still at a step."""
-    ask = client.ask_embedded
-
-    async def ask_patiently(*given: Any, **options: Any) -> Any:
-        embedded = await ask(*given, **options)
-        return None if embedded is None else replace(embedded, visibility_delay=_PATIENT)
-
-    client.ask_embedded = ask_patiently  # type: ignore[assignment]
 
 
 def begin_with_another_journal(trial: Trial) -> None:
@@ -209,7 +196,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         # Of what was refused or shows late, two journals at once may make two, and of all that has no record.
         given={"backend": "sqlite", "fault": "lost replies"},
         without=("new journal", "other effects"),
-        within=wait_long_for_others,
+        visibility_delay=30.0,
         together=True,
         forgets=True,
         build=("each journal keeps its upload", "before the upload is told"),

@@ -118,6 +118,9 @@ one, as a pod whose disk is gone with it.
 
 VICTIMS: Final = ("flow", "embedded", "worker", "watcher", "flow and worker")
 
+LATER: Final = "later than the embedded delay"
+"""The fault of a platform that is as late as real ones may be."""
+
 FAULTS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "none": (),
     "lost replies": ({"path": "^/1/", "probability": 0.15, "count": 6, "drop_reply_after_effect": True},),
@@ -126,6 +129,7 @@ FAULTS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "cut connections": ({"path": "^/1/", "probability": 0.2, "count": 6, "reset": True},),
     "cut replies": ({"path": "^/1/", "probability": 0.15, "count": 6, "truncate": 10},),
     "late": ({"method": "POST", "path": "^/1/(orders|aspects)", "late_visibility": 1.5},),
+    LATER: ({"method": "POST", "path": "^/1/(orders|aspects)", "late_visibility": 5.5},),
     "late in lists": ({"method": "POST", "path": "^/1/", "late_in_lists": 1.5},),
     "lost and late": (
         {"method": "POST", "path": "^/1/orders$", "count": 2, "drop_reply_after_effect": True, "late_visibility": 1.5},
@@ -234,6 +238,13 @@ class Scenario:
     @property
     def incident(self) -> Incident | None:
         return next((INCIDENTS[kill.victim] for kill in self.kills if kill.victim in INCIDENTS), None)
+
+    @property
+    def visibility_delay(self) -> float | None:
+        """What the processes of the flow assume in place of the embedded platform's."""
+        if self.incident is not None and self.incident.visibility_delay is not None:
+            return self.incident.visibility_delay
+        return 7.0 if self.fault == LATER else None
 
     @property
     def together(self) -> bool:

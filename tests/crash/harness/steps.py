@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
@@ -26,6 +27,7 @@ from harness.incidents import HELD
 from harness.scenario import Kill, Scenario
 from ivcap_flows.durable import parking as times
 from ivcap_flows.http import tus
+from ivcap_flows.ivcap import client
 from ivcap_flows.ivcap.artifacts import Artifacts
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.ivcap.orders import Orders
@@ -234,6 +236,17 @@ def be_hasty() -> None:
     park_watcher.EVERY = 0.5  # type: ignore[misc]
 
 
+def assume_a_visibility_delay(seconds: float) -> None:
+    """Of the IVCAP platform."""
+    ask = client.ask_embedded
+
+    async def ask_patiently(*given: Any, **options: Any) -> Any:
+        embedded = await ask(*given, **options)
+        return None if embedded is None else replace(embedded, visibility_delay=seconds)
+
+    client.ask_embedded = ask_patiently  # type: ignore[assignment]
+
+
 def set_the_clock() -> None:
     """Let the journal's time be another than the platforms'."""
     ahead = timedelta(seconds=float(os.environ.get("CRASH_AHEAD", "0")))
@@ -257,6 +270,8 @@ def arm(folder: Path) -> Scenario:
         be_elsewhere()
     if scenario.incident is not None and scenario.incident.within is not None:
         scenario.incident.within(folder)
+    if scenario.visibility_delay is not None:
+        assume_a_visibility_delay(scenario.visibility_delay)
     if scenario.build is not None:
         mutate(scenario.build)
     _watch_the_disk(folder)
