@@ -442,9 +442,12 @@ def _requested_at_once() -> int:
 
 
 def _rounds(steps: Mapping[Any, Any], done: Mapping[Any, Any], options: _Options) -> Iterator[list[Any]]:
-    """Yield the keys of the steps to request next, until each has succeeded or was requested as often as it may be."""
+    """Yield the keys of the steps to request next, until each has succeeded or was requested as often as it may be.
+
+    A plan sends nothing, so it lists all steps.
+    """
     keys = [*steps]
-    size = options.at_once or max(len(keys), 1)
+    size = (options.at_once if planning() is None else None) or max(len(keys), 1)
     for first in range(0, len(keys), size):
         for _ in range(options.max_resubmits + 1):
             if wanted := _without_success(keys[first : first + size], done):

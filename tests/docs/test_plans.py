@@ -16,7 +16,7 @@ WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 @pytest.mark.usefixtures("example_services")
 @pytest.mark.parametrize(
     ("flow", "collections", "uploads", "orders"),
-    [("coastal_el_nino", 1, 1, 1), ("register_runs", 0, 9, 8), ("order_pipeline", 0, 1, 4)],
+    [("coastal_el_nino", 1, 1, 1), ("register_runs", 0, 9, 202), ("order_pipeline", 0, 1, 4)],
 )
 def test_an_example_is_planned(
     embedded_platform, ivcap_journal, tmp_path, monkeypatch, capsys, flow, collections, uploads, orders

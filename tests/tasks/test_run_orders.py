@@ -356,10 +356,12 @@ def test_a_retried_run_places_nothing_again_and_counts_on(in_flow, effects, step
 
 
 def test_a_plan_has_an_order_for_each_step_and_what_is_no_step_is_refused(in_script, effects, steps):
-    """A plan lists the orders of the first round. Nothing is sent for it, nor for a wrong argument."""
-    with plan() as planned, pytest.raises(PlannedError):
-        in_script(lambda: run_orders(steps(0, 0)))
-    assert [each.noun for each in planned.effects] == ["order", "order"]
+    """A plan lists the orders of all steps, however few may be on their way together. Nothing is sent for it, nor for
+    a wrong argument."""
+    for at_once in (None, 1):
+        with plan() as planned, pytest.raises(PlannedError):
+            in_script(lambda at_once=at_once: run_orders(steps(0, 0, 0), at_once=at_once))
+        assert [each.name for each in planned.effects] == ["step 0", "step 1", "step 2"]
     for given, words in (
         ({"steps": [("echo", {})]}, "OrderSteps, not tuple"),
         ({"steps": OrderStep("echo", {})}, r"pass `steps=\[…\]`, not OrderStep alone"),
