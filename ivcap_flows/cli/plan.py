@@ -17,6 +17,8 @@ from ivcap_flows.cli.parameters import Params, parameters
 from ivcap_flows.cli.records import read_journal
 from ivcap_flows.durable import Plan
 from ivcap_flows.durable import plan as planned
+from ivcap_flows.durable.earlier_successes import in_words
+from ivcap_flows.work.kinds import KINDS
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -54,13 +56,16 @@ def plan(
                     e.name or "",
                     subject(e.noun, e.subject, e.request),
                     e.urn or "",
-                    e.origin or "",
+                    e.origin or (f"equals {e.equals}" if e.equals else ""),
                     given(e.noun, e.request),
                 )
                 for e in found.effects
             ],
         )
         console.print(end)
+        new = [effect for effect in found.new if effect.noun in KINDS]
+        if spared := in_words(sum(effect.equals is not None for effect in new), len(new)):
+            console.print(spared)
     if error is not None:
         print_error(error)
     return int(error is not None)

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ivcap_flows.durable.earlier_successes import EarlierSuccesses
 from ivcap_flows.journal import RunRow
 
 __all__ = ["Plan", "Planned", "plan", "planning"]
@@ -21,7 +22,11 @@ one failed."""
 
 @dataclass(frozen=True)
 class Planned:
-    """One effect of a plan. `origin` says where an effect that exists comes from."""
+    """One effect of a plan.
+
+    `origin` says where an effect that exists comes from. `equals` is the URN of an earlier order or job that succeeded
+    with an equal request, if one would be new and was not to be reused.
+    """
 
     noun: str
     subject: str | None
@@ -31,10 +36,13 @@ class Planned:
     source: Source
     urn: str | None = None
     origin: str | None = None
+    equals: str | None = None
 
     def __str__(self) -> str:
         about = (f" {self.name}" if self.name else "") + (f" for {self.subject}" if self.subject else "")
-        place = "".join(f", {part}" for part in (self.urn, self.origin) if part)
+        place = "".join(
+            f", {part}" for part in (self.urn, self.origin, self.equals and f"equals {self.equals}") if part
+        )
         return f"{self.source}: {self.noun}{about}{place}"
 
 
@@ -43,7 +51,8 @@ class Plan:
     """The effects that a flow requested while planning, each once.
 
     `run` is the logical run that would be continued, and `flow` is the name of the planned flow. The flow can read what
-    would be made: `values` are the handles by URN, and `members` what each collection would get.
+    would be made: `values` are the handles by URN, and `members` what each collection would get. `earlier` is what the
+    journal has that new requests may equal.
     """
 
     run: RunRow | None = None
@@ -51,6 +60,7 @@ class Plan:
     effects: list[Planned] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict, repr=False)
     members: dict[str, list[Any]] = field(default_factory=dict, repr=False)
+    earlier: EarlierSuccesses | None = field(default=None, repr=False)
     _new_run: str = field(default_factory=lambda: str(uuid.uuid4()), repr=False)
 
     @property

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TypeVar
 
+from ivcap_flows.durable.earlier_successes import EarlierSuccesses
 from ivcap_flows.durable.effects import Effect, Found, Performed, RecordStore
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.plan import Plan, Planned, Source
@@ -29,8 +31,8 @@ async def preview(
 
     key = wanted.key if newest is None else newest.key
 
-    def note(source: Source, urn: str | None = None, origin: str | None = None) -> None:
-        plan.add(Planned(wanted.noun, wanted.subject, wanted.name, wanted.request, key, source, urn, origin))
+    def note(source: Source, urn: str | None = None, origin: str | None = None, equals: str | None = None) -> None:
+        plan.add(Planned(wanted.noun, wanted.subject, wanted.name, wanted.request, key, source, urn, origin, equals))
 
     async def reused() -> Performed[T] | None:
         earlier = await effect.earlier(wanted) if effect.reuses else None
@@ -66,7 +68,13 @@ async def preview(
                 return Performed(found[0].value, "adopted", key, "adopted")
         if (performed := await reused()) is not None:
             return performed
-        note("new" if there is None else "in doubt")
+        if there is not None:
+            note("in doubt")
+        elif effect.reuses:
+            note("new")
+        else:
+            plan.earlier = plan.earlier or EarlierSuccesses(journal, plan.run_id)
+            note("new", equals=await asyncio.to_thread(plan.earlier.equal_to, wanted))
     value = effect.placeholder(key)
     if (urn := effect.urn(value)) is not None:
         plan.values[urn] = value

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.durable.divergence import warn_of_what_was_left
+from ivcap_flows.durable.earlier_successes import EarlierSuccesses, in_words
 from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.in_prefect.events import emit_orphans
 from ivcap_flows.journal.rows import COMES_BACK
@@ -80,12 +81,25 @@ def counted(journal: Journal, run_id: str) -> str:
 def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
     """Log how many effects of each noun the run of a flow requested, unless it goes on. Never raises.
 
+    Log also how many of its orders and jobs an earlier success could have spared, so that nobody pays twice unawares.
+
     The command has the short id: a name may be that of many runs, or have characters that a shell takes otherwise.
     """
     if outcome in COMES_BACK or opened.run.entry_point.endswith(":"):
         return
     try:
         requested = counted(journal, opened.run.id) or "nothing was requested on a platform"
+        spared = _spared(journal, opened.run.id)
     except Exception:  # noqa: BLE001 - the run has ended, and is on record
         return
     log.info("On record: %s. `ivcap-flows show %s` shows the run.", requested, short_run(opened.run.id))
+    if spared:
+        log.info(spared)
+
+
+def _spared(journal: Journal, run_id: str) -> str:
+    earlier = EarlierSuccesses(journal, run_id)
+    rows = journal.intents.where(run_id=run_id, limit=None)
+    new = [row for row in rows if row.how == "sent" and row.definition is not None]
+    # Where one was looked for to be reused, there was none.
+    return in_words(sum(row.reuse is None and earlier.equal_to(row) is not None for row in new), len(new))

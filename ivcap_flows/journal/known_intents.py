@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from datetime import datetime
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -145,6 +146,25 @@ class KnownIntents:
         with self._store.read() as connection:
             rows = [IntentRow(**row) for row in connection.execute(query).mappings()]
             return {row.key: self._waits(connection, row) for row in rows if row.request == intent.request}
+
+    def succeeded(
+        self, *, besides: str, platform: str, account: str, noun: str, definition: str
+    ) -> list[tuple[Any, str, datetime]]:
+        """Return the request, URN and creation of what succeeded and was requested by no run `besides`, newest first.
+
+        An order or job has the `definition` of its service at that time.
+        """
+        query = sa.select(_I.c.request, _I.c.urn, _I.c.created_at).where(
+            _I.c.state == "done",
+            _I.c.noun == noun,
+            _I.c.status == "succeeded",
+            _I.c.definition == definition,
+            _I.c.platform == platform,
+            _I.c.account == account,
+            _I.c.run_id.is_distinct_from(besides),
+        )
+        with self._store.read() as connection:
+            return [(*row,) for row in connection.execute(query.order_by(_I.c.created_at.desc()))]
 
     def _waits(self, connection: Connection, row: IntentRow) -> bool:
         if row.in_doubt or row.process_id is None:

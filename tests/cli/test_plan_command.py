@@ -54,7 +54,7 @@ def module(tmp_path, monkeypatch):
     text = """
 from prefect import flow, task
 
-from ivcap_flows.tasks.ivcap import place_order
+from ivcap_flows.tasks.ivcap import place_order, wait_for_orders
 
 @flow
 async def careless(times: int):
@@ -69,6 +69,11 @@ def requested(names: list[str]):
 @flow
 def taken(names: list[str]):
     return [*requested(names[:1]), *requested.submit(names[1:]).result()]
+
+@flow
+def edited(series: str):
+    place_order("cli-upper", {"series": series})
+    wait_for_orders([place_order("echo", {"message": series})])
 
 plain = 1
 """
@@ -90,3 +95,13 @@ def test_the_plan_of_a_generator_has_what_all_its_items_request(ivcap_flows, mod
     """Here of a task, called and submitted; a flow is called as `run` calls it (test_run.py)."""
     said = ivcap_flows("plan", f"{module}:taken", "-p", "names=[a, b]", "--json")
     assert [(each["source"], each["name"]) for each in said.json["effects"]] == [("new", "a"), ("new", "b")]
+
+
+def test_what_an_earlier_order_could_spare_is_counted(on_record, world, module):
+    """With the word that uses it, and its URN at what equals it."""
+    said = on_record("plan", f"{module}:edited", "-p", f"series={world.made['series']}")
+    rows = [line.split() for line in said.out.splitlines()]
+    assert rows[2][:3] == ["new", "order", "cli-upper"] and ["equals", world.made["order"]] == rows[2][3:5]
+    assert "1 of 2 new orders and jobs equals an earlier one that has succeeded. With `reuse=True`" in said.out
+    machine = on_record("plan", f"{module}:edited", "-p", f"series={world.made['series']}", "--json").json
+    assert [each["equals"] for each in machine["effects"]] == [world.made["order"], None]

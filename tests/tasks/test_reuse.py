@@ -16,6 +16,7 @@ from ivcap_flows.identity import INTENT_SCHEMA, key_entity
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.services.register import register
 from ivcap_flows.tasks import place_order, request_job, upload_artifact, wait_for_jobs, wait_for_orders
+from ivcap_flows.tasks.waiting import PlannedError
 
 
 def ordered(unique, **options):
@@ -69,6 +70,45 @@ def test_what_another_machine_paid_for_is_used(in_script, effects, other_journal
     assert not [r for r in links if r.type == "wasStartedBy" and r.source == first.urn]
     with pytest.raises(SpendLimitError):
         in_script(body)
+
+
+def test_what_an_earlier_run_could_have_spared_is_said(in_flow, effects, unique, caplog):
+    """A plan and the end of a run count the new orders and jobs that equal one which has succeeded, and say how to use
+    it, by the journal alone. One that failed, was reused, or was told apart in the same run does not count.
+    """
+
+    def body(word, **options):
+        orders = [
+            *(place_order("echo", {"message": f"{unique} {which}"}, **options) for which in ("same", word)),
+            place_order("fail", {"message": unique}, **options),
+        ]
+        job = request_job("echo", {"message": unique}, **options)
+        wait_for_orders(orders, raise_on_failure=False)
+        wait_for_jobs([job])
+        again = request_job("echo", {"message": unique}, discriminator="again", **options)
+        return orders[0].urn, wait_for_jobs([job, again])[0].urn
+
+    def said():
+        found = [r.getMessage() for r in caplog.records if "an earlier one that has succeeded" in r.getMessage()]
+        caplog.clear()
+        return found
+
+    with caplog.at_level(logging.INFO):
+        first = in_flow(lambda: body("first"))
+        assert said() == []
+        effects.embedded.forget_requests()
+        with plan() as planned, pytest.raises(PlannedError):
+            in_flow(lambda: body("second"), plain=True)
+        assert [one.equals for one in planned.effects] == [first[0], None, None, first[1]]
+        assert f"equals {first[0]}" in str(planned)
+        assert not [r for r in effects.embedded.requests("GET", "/1/aspects$") if "content-path" in str(r)]
+        in_flow(lambda: body("second"))
+        assert said() == [
+            "3 of 5 new orders and jobs equal an earlier one that has succeeded. With `reuse=True`, that is used instead "
+            "of paying again."
+        ]
+        in_flow(lambda: body("third", reuse=True))
+        assert said() == []
 
 
 @pytest.mark.long
