@@ -39,6 +39,6 @@ def in_words(equal: int, new: int) -> str:
     if not equal:
         return ""
     return (
-        f"{equal} of {new} new orders and jobs {'equals' if equal == 1 else 'equal'} an earlier one that has succeeded. "
+        f"{equal} of {new} new orders and jobs equal{'s' if equal == 1 else ''} an earlier one that has succeeded. "
         "With `reuse=True`, that is used instead of paying again."
     )

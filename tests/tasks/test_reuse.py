@@ -104,8 +104,8 @@ def test_what_an_earlier_run_could_have_spared_is_said(in_flow, effects, unique,
         assert not [r for r in effects.embedded.requests("GET", "/1/aspects$") if "content-path" in str(r)]
         in_flow(lambda: body("second"))
         assert said() == [
-            "3 of 5 new orders and jobs equal an earlier one that has succeeded. With `reuse=True`, that is used instead "
-            "of paying again."
+            "3 of 5 new orders and jobs equal an earlier one that has succeeded. "
+            "With `reuse=True`, that is used instead of paying again."
         ]
         in_flow(lambda: body("third", reuse=True))
         assert said() == []
