@@ -12,6 +12,7 @@ from ivcap_flows.handles import Artifact
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.terms import Terms
+from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.registration.keys import run_key
 from ivcap_flows.registration.model_runs import ModelRunEffect
 from ivcap_flows.registration.requirements import Requirements, artifacts_in
@@ -48,7 +49,8 @@ class Making:
     async def filled(self, model: M) -> M:
         """Return the same with handles in the place of drafts, after what they stand for is registered."""
         text = model.model_dump_json(exclude_none=True)
-        for draft in self._requirements.drafts.infos:
+        # Others may name drafts of their own meanwhile.
+        for draft in [*self._requirements.drafts.infos]:
             if draft in text:
                 text = text.replace(draft, await self._handle(draft))
         return type(model).model_validate_json(text)
@@ -104,11 +106,12 @@ async def checked_effect(
     register: Register,
     mint: Mint,
     limit: Limit | None = None,
+    job_watch: JobWatch | None = None,
 ) -> ModelRunEffect:
     """Return the effect that registers one run, after all is checked, and what Provena lacks is made.
 
-    In the record, artifacts may stand for datasets, and drafts for items. Raises InputError that names all faults,
-    before anything is made. A run that has its end needs nothing.
+    Runs that are registered at once share a `job_watch`. In the record, artifacts may stand for datasets, and drafts
+    for items. Raises InputError that names all faults, before anything is made. A run that has its end needs nothing.
     """
     drafts = requirements.drafts
     key = run_key(drafts.platform, drafts.account, subject, record.workflow_template_id)
@@ -118,7 +121,9 @@ async def checked_effect(
         is_sent = intent is not None and intent.state == "sent"
         check = _nothing() if is_sent else requirements.check(record, key=key, subject=subject)
         record = await (await Making.after(check, requirements, register, mint)).whole(record)
-    return ModelRunEffect.of(subject, record, client=drafts.client, platform=drafts.platform, limit=limit)
+    return ModelRunEffect.of(
+        subject, record, client=drafts.client, platform=drafts.platform, limit=limit, job_watch=job_watch
+    )
 
 
 async def _nothing() -> None: ...

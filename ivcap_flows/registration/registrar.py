@@ -13,6 +13,7 @@ from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.flow_runs import artifact_on_record, run_record
+from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.registration.making import checked_effect
 from ivcap_flows.registration.model_runs import check_ended
 from ivcap_flows.registration.references import References
@@ -31,9 +32,10 @@ __all__ = ["Registrar"]
 
 @dataclass(frozen=True)
 class Registrar:
-    """Registers with one user's client, as part of an attempt.
+    """Registers with one user's client, as part of an attempt. Several may be registered at once.
 
-    `graph` has what is known of the run. What the registry says of `references` is kept for all that is registered.
+    `graph` has what is known of the run. What the registry says of `references` is kept for all that is registered, and
+    their jobs have one `job_watch`.
     """
 
     client: ProvenaClient
@@ -42,6 +44,7 @@ class Registrar:
     graph: Graph
     drafts: Drafts
     references: References
+    job_watch: JobWatch
 
     async def register_work(
         self, work: Order | Job, workflow: Workflow, earlier: Sequence[str] = ()
@@ -77,7 +80,13 @@ class Registrar:
         effects = Effects(caller, self.client)
         requirements = Requirements(drafts, self.references, terms=terms, describe=describe)
         effect = await checked_effect(
-            subject, record, requirements, self.journal, register=effects.item, mint=effects.dataset
+            subject,
+            record,
+            requirements,
+            self.journal,
+            register=effects.item,
+            mint=effects.dataset,
+            job_watch=self.job_watch,
         )
         return await perform(effect, caller)
 

@@ -14,10 +14,13 @@ from ivcap_flows.errors import InDoubtError, WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import OpenedAttempt
+from ivcap_flows.loop import all_of
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
+from ivcap_flows.registration.batch import IN_FLIGHT
 from ivcap_flows.registration.drafts import Drafts
+from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.model_runs import adopt_sent_runs
 from ivcap_flows.registration.references import References
@@ -28,13 +31,15 @@ from ivcap_flows.sinks.base import REFUSALS, TRIAL, Delivery, is_trial
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow, Journal, RunRow
     from ivcap_flows.provena.client import ProvenaClient
+    from ivcap_flows.registration.workflow import Workflow
 
 __all__ = ["ProvenaSink"]
 
 _WORK: Final[dict[str, type[Order | Job]]] = {"order": Order, "job": Job}
 _REGISTERED: Final[dict[str, type[Handle]]] = {"dataset": Dataset, NOUN: ModelRun}
 PATIENCE: Final = 120.0
-"""Seconds that one registration may take in a pass. The next pass continues it."""
+"""Seconds that one registration may take in a pass, beside the visibility delay, for which a lost reply is looked for.
+The next pass continues it."""
 _NAMED: Final = 5
 """The maximum number of refusals or keys that a reason names."""
 
@@ -93,14 +98,18 @@ class ProvenaSink:
         attempt = OpenedAttempt(run, newest, joined=newest.number > 1)
         drafts = await Drafts.of(self._client, self._journal)
         with References() as references:
-            registrar = Registrar(self._client, self._journal, attempt, graph, drafts, references)
-            refusals = [
-                await _refusal(each.urn, registrar.register_work(each, workflow, _earlier_failures(intent, intents)))
-                for intent, each, workflow in chosen
-            ]
+            watch = JobWatch(self._client)
+            registrar = Registrar(self._client, self._journal, attempt, graph, drafts, references, watch)
+
+            async def register(one: tuple[IntentRow, Order | Job, Workflow]) -> str | None:
+                intent, each, workflow = one
+                earlier = _earlier_failures(intent, intents)
+                return await self._refusal(each.urn, registrar.register_work(each, workflow, earlier))
+
+            refusals = await all_of(register, chosen, IN_FLIGHT)
             if run_workflow is not None:
                 urn = flows_urn("run", run.id)
-                refusals.append(await _refusal(urn, registrar.register_run(attempts, run_workflow)))
+                refusals.append(await self._refusal(urn, registrar.register_run(attempts, run_workflow)))
         return [refusal for refusal in refusals if refusal is not None], None
 
     def _work_intents(self, run: RunRow, graph: Graph) -> list[IntentRow]:
@@ -114,6 +123,20 @@ class ProvenaSink:
         ended = (next((row for row in intents.where(urn=urn) if row.has_ended), None) for urn in sorted(others))
         return [*own, *(row for row in ended if row is not None)]
 
+    async def _refusal(self, urn: str, registration: Coroutine[Any, Any, object]) -> str | None:
+        """Wait for a registration, but not for ever. Return why it was refused, or None."""
+        patience = PATIENCE + self._client.visibility_delay
+        try:
+            await asyncio.wait_for(registration, patience)
+        except asyncio.TimeoutError as error:
+            raise WaitTimeoutError(
+                f"The registration of {urn} has not ended within {patience:g} s. The next sync continues.",
+                pending=[urn],
+            ) from error
+        except (*REFUSALS, InDoubtError) as error:
+            return f"{urn} is not registered. {error}"
+        return None
+
     async def _new_facts(self, run: RunRow, graph: Graph) -> list[Record]:
         """Return the records of registrations that the run's record lacks, since no task of the run saw them done."""
         rows = await self._journal.ask(self._journal.intents.where, run_id=run.id, limit=None)
@@ -124,19 +147,6 @@ class ProvenaSink:
 def _first_few(texts: Sequence[str], separator: str) -> str:
     more = f"{separator}and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
     return separator.join(texts[:_NAMED]) + more
-
-
-async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str | None:
-    """Wait for a registration, but not for ever. Return why it was refused, or None."""
-    try:
-        await asyncio.wait_for(registration, PATIENCE)
-    except asyncio.TimeoutError as error:
-        raise WaitTimeoutError(
-            f"The registration of {urn} has not ended within {PATIENCE:g} s. The next sync continues.", pending=[urn]
-        ) from error
-    except (*REFUSALS, InDoubtError) as error:
-        return f"{urn} is not registered. {error}"
-    return None
 
 
 def _earlier_failures(intent: IntentRow, intents: Sequence[IntentRow]) -> list[str]:

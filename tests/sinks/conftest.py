@@ -111,13 +111,16 @@ def ended_work(ivcap_journal):
     """Makes a run of the flow `coastal` that has ended, with one order, or job, of the service `index`, of which the
     flow has said the region.
 
-    The order has ended as well, unless its status is `executing`.
+    The order has ended as well, unless its status is `executing`. With `beside`, what was made before, it is of the
+    same run and has the same input.
     """
 
-    def make(kind: type[Order] | type[Job] = Order, status: str = "succeeded", **given: Any) -> Any:
+    def make(kind: type[Order] | type[Job] = Order, status: str = "succeeded", beside: Any = None, **given: Any) -> Any:
         identity = RunIdentity("coastal", "/flows/a.py:f", {}, str(uuid.uuid4()), str(uuid.uuid4()))
-        opened = ivcap_journal.runs.open_attempt(identity)
+        opened = beside[0] if beside else ivcap_journal.runs.open_attempt(identity)
         series, product = (Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap") for _ in range(2))
+        if beside:
+            series = series.model_copy(update={"urn": beside[1].inputs[0]})
         end = datetime.now(timezone.utc)
         parameters = {"series": series.urn, "base": "1981", "path": "out/index.csv", **given}
         work = kind(
@@ -153,7 +156,8 @@ def ended_work(ivcap_journal):
         said = activity(work.urn, work.kind, **{"annotation.region": "Coral Sea", "service_version": "4.2"})
         facts = [Fact(record, opened.run.id, opened.attempt.id) for record in (*known, *describe(work), said)]
         ivcap_journal.facts.append(facts)
-        ivcap_journal.runs.close_attempt(opened.attempt.id, "completed")
+        if not beside:
+            ivcap_journal.runs.close_attempt(opened.attempt.id, "completed")
         return opened, work
 
     return make
