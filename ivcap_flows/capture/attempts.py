@@ -51,7 +51,7 @@ SOFTWARE: Final = flows_urn("software", f"ivcap-flows:{__version__}")
 
 @dataclass
 class _Attempts:
-    """The attempts of flows that are open here, by attempt; those of the process itself, by journal.
+    """The attempts of flows and background tasks that are open here, by attempt; those of the process, by journal.
 
     `describing` are the threads that describe the code of an attempt, by attempt.
     """
@@ -72,17 +72,22 @@ def attempt_lock() -> threading.RLock:
 
 
 def open_here(flow_run_id: str | None = None) -> list[OpenedAttempt]:
-    """Return the attempts of flows that this process has open in its journal: all, or those of one flow run."""
+    """Return the attempts that this process has open in its journal for flows and background tasks: all, or those of
+    one flow run or task run.
+    """
     with attempt_lock():
         return [
             logical.opened
             for logical in _attempts().of_flows.values()
-            if logical.journal is journal() and flow_run_id in (None, logical.attempt.flow_run_id)
+            # The journal last: it is opened for a run that has an attempt only.
+            if flow_run_id in (None, logical.attempt.flow_run_id) and logical.journal is journal()
         ]
 
 
 def known_here(flow_run_id: str) -> OpenedAttempt | None:
-    """Return the attempt that is open here for a flow run. For "", return that of a thread without a context."""
+    """Return the attempt that is open here for a flow run or background task run. For "", return that of a thread
+    without a context.
+    """
     with attempt_lock():
         here = open_here(flow_run_id or None)
         if len(here) == 1:
@@ -92,7 +97,9 @@ def known_here(flow_run_id: str) -> OpenedAttempt | None:
 
 
 def attempt_of_process() -> OpenedAttempt:
-    """Return the attempt of the process itself, for calls outside of flows. It ends with the process."""
+    """Return the attempt of the process itself, for calls that no flow and no background task owns. It ends with the
+    process.
+    """
     with attempt_lock():
         known = _attempts().of_process.get(journal().id)
         if known is not None:
@@ -158,7 +165,8 @@ def open_attempt(
     from ivcap_flows.settings import Settings
 
     writer = recorder()
-    logical = LogicalRun.open(journal(deployed=identity.deployed), identity, fresh=Settings.current().fresh)
+    of_deployment = identity.deployment_id is not None
+    logical = LogicalRun.open(journal(deployed=of_deployment), identity, fresh=Settings.current().fresh)
     opened = logical.opened
     if opened.attempt.leads:
         _warn_of_settings(writer.journal)
@@ -195,7 +203,15 @@ def _begun(
 ) -> Iterator[Record]:
     run, attempt = opened.run, opened.attempt
     run_urn, urn = flows_urn("run", run.id), flows_urn("attempt", attempt.id)
-    yield activity(run_urn, "flow-run", run.created_at, name=run.flow_name, deployed=run.deployed)
+    of_task = run.is_background and attempt.leads
+    yield activity(
+        run_urn,
+        "flow-run",
+        run.created_at,
+        name=run.flow_name,
+        deployed=None if run.is_background else run.deployed,
+        background=run.is_background or None,
+    )
     yield activity(
         urn,
         "attempt",
@@ -205,7 +221,8 @@ def _begun(
         subflow=None if attempt.leads else True,
         # The parameters of the run itself are an entity, which equal runs share.
         parameters=None if attempt.leads else given or None,
-        flow_run_id=attempt.flow_run_id,
+        flow_run_id=None if of_task else attempt.flow_run_id,
+        task_run_id=attempt.flow_run_id if of_task else None,
         deployment_id=run.deployment_id,
         outcome="running",
         folder=_folder(),

@@ -21,20 +21,22 @@ from ivcap_flows.capture.attempts import (
 )
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.flow_ends import watch_ends
-from ivcap_flows.capture.flow_identity import Parameters, identity_of, scan_parameters, source_of
+from ivcap_flows.capture.flow_identity import Parameters, identity_of, identity_of_task, scan_parameters, source_of
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.prefect_context import (
+    background_task,
     caller_of,
     flow_context,
     flow_run_id,
     in_worker_process,
+    prefect_run_id,
     sends_tasks_away,
     task_context,
 )
 from ivcap_flows.capture.record_writer import Statement
 from ivcap_flows.capture.recorder_registry import is_backing_off, journal, process_recorder, recorder, use_journal
 from ivcap_flows.errors import ConfigurationError, JournalError
-from ivcap_flows.forked import PerProcess
+from ivcap_flows.forked import PerProcess, in_forked_child
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.logs import show_in_runs
 from ivcap_flows.lru_cache import Counts, LruCache
@@ -79,23 +81,21 @@ class _RunCache:
 
     def __init__(self) -> None:
         self.remote: LruCache[str, OpenedAttempt] = LruCache(_MOST_KNOWN)
-        """Attempts that other processes opened, by flow run."""
+        """Attempts that other processes opened, by flow run or background task run."""
         self.accounts: LruCache[tuple[str, str], None] = LruCache(_MOST_KNOWN)
         """The attempts and accounts that `acting_as` has recorded."""
         self.unknown: LruCache[str, None] = LruCache(_MOST_KNOWN)
         """The flow runs in other processes that this process's journal did not know."""
         self.unrecorded: Counts[str] = Counts(_MOST_KNOWN)
-        """The number of unrecorded facts, by flow run or "" for the process itself, until an attempt can count them."""
+        """The number of unrecorded facts, by flow run or background task run, or "" for the process itself, until an
+        attempt can count them."""
 
 
 _run_cache: Final = PerProcess(_RunCache)
 """Of a forked child, the parent reports its own missing facts."""
-_FIRST_PROCESS: Final = os.getpid()
-
-
-def _is_forked() -> bool:
-    """Whether this process is a forked child, which may have its parent's context."""
-    return os.getpid() != _FIRST_PROCESS
+_ancestors: Final[list[int]] = []
+"""The processes that this one was forked from. It has the context in which they forked it."""
+in_forked_child(lambda: _ancestors.append(os.getppid()))
 
 
 def current_activity() -> str | None:
@@ -136,12 +136,12 @@ def tries_around() -> Tries:
 
 
 def put_in_flow(call: Call) -> None:
-    """Record a task run in its flow's attempt: now, or as soon as anything of the flow is recorded.
+    """Record a task run in the attempt of its flow or background task: now, or as soon as anything of that is recorded.
 
     In another process than the flow's, raises ConfigurationError the first time that the journal does not know the flow
     run, and JournalError if it cannot be read.
     """
-    name = flow_run_id()
+    name = prefect_run_id()
     with attempt_lock():
         opened = _attempt.get() or known_here(name)
         if opened is None and in_worker_process():
@@ -212,8 +212,9 @@ def current_attempt() -> OpenedAttempt:
     """Return the attempt that the running code belongs to. Open one in the journal if there is none.
 
     The first of these that exists: the attempt that `@recorded` set in this context; that of the flow run in Prefect's
-    context, opened in this or another process; that of the only open flow in this process, for threads that the user
-    started; that of the process itself. Raises JournalError or ConfigurationError if the journal cannot be used.
+    context, opened in this or another process; that of the task run that this task worker executes for no flow run;
+    that of the only open run in this process, for threads that the user started; that of the process itself. Raises
+    JournalError or ConfigurationError if the journal cannot be used.
     """
     known = _attempt.get()
     if known is not None:
@@ -221,6 +222,12 @@ def current_attempt() -> OpenedAttempt:
     context = flow_context()
     if context is not None and context.flow_run is not None:
         return _attempt_of_context(context)
+    owner = flow_run_id()
+    if owner:
+        return _attempt_in_flow_process(owner)
+    task = background_task()
+    if task is not None:
+        return _attempt_of_task(task)
     with attempt_lock():
         here = open_here()
         if len(here) == 1:
@@ -249,7 +256,7 @@ def attempt_at_hand() -> OpenedAttempt | None:
     if known is not None or process_recorder() is None or not attempt_lock().acquire(blocking=False):
         return known
     try:
-        name = flow_run_id()
+        name = prefect_run_id()
         # While the journal is left alone, the newest attempt elsewhere is not looked for.
         return known_here(name) or (None if is_backing_off() else _run_cache().remote.get(name))
     finally:
@@ -263,13 +270,42 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
             return known
         if context.detached:
             return _attempt_in_flow_process(flow_run_id)
-        # Any other process that runs the flow run is a new attempt, although that of the last one may still live.
-        other = _newest_attempt(flow_run_id) if _is_forked() else None
-        if other is not None and journal().runs.alive_here(other.attempt):
-            _run_cache().remote.put(flow_run_id, other)
-            return other
+        opened = _attempt_of_ancestor(flow_run_id)
+        if opened is not None:
+            return opened
         opened = open_flow_attempt(context, scan_parameters(context.parameters or {}), source_of(context.flow.fn))
-        watch_ends(_flow_ended)
+        watch_ends(_ended)
+        return opened
+
+
+def _attempt_of_ancestor(run_id: str) -> OpenedAttempt | None:
+    """Return the attempt that this forked child's context is of; None if the process runs the flow or task itself.
+
+    Any other process that runs it is a new attempt, although that of the last one may still live.
+    """
+    other = _newest_attempt(run_id) if _ancestors else None
+    if other is None or other.attempt.process.pid not in _ancestors or not journal().runs.alive_here(other.attempt):
+        return None
+    _run_cache().remote.put(run_id, other)
+    return other
+
+
+def _attempt_of_task(task: Any) -> OpenedAttempt:
+    """Return the attempt of the background task run in a Prefect context. Each delivery and each try opens one."""
+    task_run_id = str(task.task_run.id)
+    with attempt_lock():
+        for known in open_here(task_run_id):
+            return known
+        opened = _attempt_of_ancestor(task_run_id)
+        if opened is not None:
+            return opened
+        show_in_runs()
+        source = source_of(task.task.fn)
+        identity = identity_of_task(task, scan_parameters(task.parameters or {}), source)
+        opened = open_attempt(identity, *source, task_run_name=task.task_run.name)
+        _count_unrecorded(opened, task_run_id)
+        pending_calls.put_kept(opened)
+        watch_ends(_ended)
         return opened
 
 
@@ -278,15 +314,19 @@ def open_flow_attempt(
 ) -> OpenedAttempt:
     """Open an attempt for the flow run in a Prefect context. Record who runs what, with which parameters.
 
-    A subflow belongs to the run of the flow that called it, so the caller's attempt is opened first. `parent` is the
-    activity that called it, by default that attempt.
+    A flow belongs to the run of the flow or background task that called it, so the caller's attempt is opened first.
+    `parent` is the activity that called it, by default that attempt.
     """
     from ivcap_flows.in_prefect.reconcile import recheck
     from ivcap_flows.settings import Settings
 
     show_in_runs()
-    caller = caller_of(context)
-    outer = _attempt.get() or (None if caller is None else _attempt_of_context(caller))
+    caller, task = caller_of(context), background_task()
+    outer = _attempt.get()
+    if outer is None and caller is not None:
+        outer = _attempt_of_context(caller)
+    elif outer is None and task is not None:
+        outer = _attempt_of_task(task)
     identity = identity_of(context, parameters, source, outer)
     if not Settings.current().fresh:
         recheck(journal(), identity)
@@ -331,17 +371,17 @@ def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | Non
             plan.run = journal().runs.continued(identity, fresh=Settings.current().fresh)
 
 
-def _flow_ended(flow_run_id: str, outcome: Outcome, cause: str | None) -> None:
-    """Close the attempt of a flow without `@recorded`. A recorded one has been closed."""
-    with log_and_count(miss, "The end of the flow run %s could not be recorded.", flow_run_id):
-        for opened in open_here(flow_run_id):
+def _ended(run_id: str, outcome: Outcome, cause: str | None) -> None:
+    """Close the attempt of a flow without `@recorded`, or of a background task. A recorded flow's has been closed."""
+    with log_and_count(miss, "The end of the run %s could not be recorded.", run_id):
+        for opened in open_here(run_id):
             _close(opened, outcome, cause)
 
 
 def _close(opened: OpenedAttempt, outcome: Outcome, cause: str | None) -> None:
     # If closing fails, the attempt is not open any more, so count for its run by name.
     count = partial(recorder().miss, opened.run.id)
-    with log_and_count(count, "The end of the flow run %s could not be recorded.", opened.attempt.flow_run_id):
+    with log_and_count(count, "The end of the run %s could not be recorded.", opened.attempt.flow_run_id):
         close_attempt(opened, outcome, cause)
 
 
@@ -373,9 +413,10 @@ def _acts_for(opened: OpenedAttempt, urn: str, name: str | None, kind: str, **fa
 def miss(facts: int = 1) -> None:
     """Count facts that could not be recorded as missing from their run. Never raises, and never reads the journal.
 
-    If no attempt is open yet, the next one that is opened for the same flow run or process counts them.
+    If no attempt is open yet, the next one that is opened for the same flow run, background task run or process counts
+    them.
     """
-    name, writer = flow_run_id(), process_recorder()
+    name, writer = prefect_run_id(), process_recorder()
     if writer is not None:
         attempt = _attempt.get() or known_here(name) or _run_cache().remote.get(name)
         if attempt is not None:

@@ -229,9 +229,9 @@ def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _RecordedCall:
     outer = context.current_activity()
     task, flow = task_context(), flow_context()
     if task is not None and function_within(task.task.fn) is wrapper:
-        if id_of(task) != outer:
-            attempt = context.current_attempt()
-            call = call_of(task, attempt.run.id, attempt.attempt.id, _parent(outer, attempt))
+        attempt = context.current_attempt()
+        if id_of(task, attempt) != outer:
+            call = call_of(task, attempt, _parent(outer, attempt))
             return _recorded_call(call, attempt, given, shape, task)
     elif _is_flow(flow, wrapper):
         known = context._attempt.get()

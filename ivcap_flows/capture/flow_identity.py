@@ -1,4 +1,5 @@
-"""What a flow run is known by: its function, its parameters, and the flow that called it."""
+"""What a flow run is known by: its function, its parameters, and the flow that called it. A background task run: by its
+id."""
 
 from __future__ import annotations
 
@@ -24,7 +25,15 @@ from ivcap_flows.secrets import logger_of, scrub, scrub_alone, scrub_text
 if TYPE_CHECKING:
     from ivcap_flows.journal import OpenedAttempt, RunIdentity
 
-__all__ = ["Parameters", "Project", "identity_of", "parameters_sha256", "scan_parameters", "source_of"]
+__all__ = [
+    "Parameters",
+    "Project",
+    "identity_of",
+    "identity_of_task",
+    "parameters_sha256",
+    "scan_parameters",
+    "source_of",
+]
 
 log = logger_of("ivcap_flows.capture")
 
@@ -67,7 +76,7 @@ def identity_of(
 ) -> RunIdentity:
     """Return the identity of the flow run in a Prefect context, by which an earlier run of the same is found.
 
-    `outer` is the attempt of the flow that called it.
+    `outer` is the attempt of the flow or background task that called it.
     """
     from ivcap_flows.journal import RunIdentity
 
@@ -88,6 +97,25 @@ def identity_of(
         flow_run_name=utf8_safe(scrub_text(str(flow_run.name))),
         deployed=flow_run.deployment_id is not None,
         deployment_id=str(flow_run.deployment_id) if flow_run.deployment_id is not None else None,
+    )
+
+
+def identity_of_task(task: Any, parameters: Parameters, source: tuple[str | None, str]) -> RunIdentity:
+    """Return the identity of the background task run in a Prefect context. Only its id leads to an earlier attempt."""
+    from ivcap_flows.journal import RunIdentity
+
+    task_run, (path, name) = task.task_run, source
+    project = Project.around(path)
+    return RunIdentity(
+        flow_name=task.task.name,
+        entry_point=path_text(f"{path}:{name}"),
+        code=project.code(path, name),
+        parameters=utf8_safe(scrub(parameters.shown)),
+        parameters_sha256=parameters_sha256(parameters.given, project, parameters.contents),
+        root_flow_run_id=str(task_run.id),
+        flow_run_id=str(task_run.id),
+        flow_run_name=utf8_safe(scrub_text(str(task_run.name))),
+        deployed=True,
     )
 
 

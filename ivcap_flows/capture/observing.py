@@ -18,7 +18,7 @@ from ivcap_flows.capture.call_scope import CallScope
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.informants import DOUBTED, doubted
 from ivcap_flows.capture.likeness import function_within
-from ivcap_flows.capture.prefect_context import flow_run_id, in_worker_process, task_context
+from ivcap_flows.capture.prefect_context import in_worker_process, prefect_run_id, task_context
 from ivcap_flows.capture.recorder_registry import back_off, is_backing_off
 from ivcap_flows.capture.task_runs import call_of, end
 from ivcap_flows.capture.wrapping import followed, is_followed, is_ours
@@ -141,8 +141,8 @@ def _open_before_sending(task: Any) -> None:
 
 
 def _observed(task: Any) -> Any:
-    """Return a copy of the task that is observed; the task itself if it is recorded or outside of flows."""
-    if is_followed(task.fn) or flow_run_id() == "":
+    """Return a copy of the task that is observed; the task itself if it is recorded, or no run of Prefect's owns it."""
+    if is_followed(task.fn) or prefect_run_id() == "":
         return task
     other = copy.copy(task)
     other.fn = followed(task.fn, _enter)
@@ -158,7 +158,7 @@ def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Obse
         return None
     call = None
     with log_and_count(context.miss, "%s runs, but its record could not be begun.", task.task.name):
-        call = call_of(task, "", "", context.current_activity())
+        call = call_of(task, None, context.current_activity())
         call.attributes["files"] = NOT_LOOKED_AT
         call.take(task.parameters or {}, task.task.fn, context.current_call(), task)
         # The end tells all that the begin does, so nothing is missing yet.

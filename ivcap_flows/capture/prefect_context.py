@@ -12,11 +12,13 @@ from typing import Any
 from ivcap_flows.capture.calls import now
 
 __all__ = [
+    "background_task",
     "caller_of",
     "flow_context",
     "flow_run_id",
     "in_worker_process",
     "passed_timeout",
+    "prefect_run_id",
     "root_of",
     "sends_tasks_away",
     "task_context",
@@ -36,24 +38,64 @@ def task_context() -> Any:
 
 
 def flow_run_id() -> str:
-    """Return the id of the flow run in Prefect's context, or "" outside of one."""
+    """Return the id of the flow run that owns the running code, or "" if none does."""
     context = flow_context()
-    return str(context.flow_run.id) if context is not None and context.flow_run is not None else ""
+    if context is not None and context.flow_run is not None:
+        return str(context.flow_run.id)
+    # Prefect hands no context to a task worker with a task that has no parameters, only the id.
+    task = _delivered_task()
+    owner = None if task is None else task.task_run.flow_run_id
+    return "" if owner is None else str(owner)
+
+
+def background_task() -> Any:
+    """Return Prefect's context of the task run around the running code that a task worker executes for no flow run.
+
+    Return None elsewhere. A flow that such a task calls in this process is within it.
+    """
+    task = _delivered_task()
+    return task if task is not None and task.task_run.flow_run_id is None else None
+
+
+def prefect_run_id() -> str:
+    """Return the id of the flow run that owns the running code, else of its background task run, or "" without one."""
+    owner = flow_run_id()
+    if owner:
+        return owner
+    task = background_task()
+    return "" if task is None else str(task.task_run.id)
+
+
+def _delivered_task() -> Any:
+    """Return Prefect's context of the task run that was delivered to this task worker, or None.
+
+    Such a run was scheduled, and so has a time for which it was. Runs of tasks that code calls begin at once. The
+    innermost counts: with a task that another background task sends, Prefect hands on the context of the sender.
+    """
+    context = task_context()
+    while context is not None and context.task_run.next_scheduled_start_time is None:
+        context = _outer(context)
+    return context
+
+
+def _outer(context: Any) -> Any:
+    """Return the context of the same kind around a context of Prefect's, or None."""
+    # Prefect keeps no reference to it, but the token by which it returns to it.
+    token = context._token
+    return None if token is None or token.old_value is token.MISSING else token.old_value
 
 
 def in_worker_process() -> bool:
-    """Whether the flow of the running code runs in another process than this one."""
+    """Whether the flow that owns the running code runs in another process than this one."""
     context = flow_context()
-    return context is not None and bool(context.detached)
+    return flow_run_id() != "" if context is None else bool(context.detached)
 
 
 def caller_of(context: Any) -> Any:
     """Return Prefect's context of the flow that called the flow of a context in this process, or None."""
     inner = context
     while inner is not None and inner.flow_run is not None:
-        # Prefect keeps no reference to the outer context, but the token by which it returns to it.
-        token = inner._token
-        outer = None if token is None or token.old_value is token.MISSING else token.old_value
+        outer = _outer(inner)
         if outer is not None and outer.flow_run is not None and outer.flow_run.id != context.flow_run.id:
             return None if outer.detached else outer
         inner = outer

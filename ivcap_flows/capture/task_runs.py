@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.context import tries_around
@@ -13,21 +13,32 @@ from ivcap_flows.capture.informants import ran
 from ivcap_flows.capture.prefect_context import in_worker_process
 from ivcap_flows.identity import flows_urn
 
+if TYPE_CHECKING:
+    from ivcap_flows.journal import OpenedAttempt
+
 __all__ = ["call_of", "end", "id_of", "newest"]
 
 _newest: str | None = None
 _tries: Final = count()
 
 
-def id_of(task: Any) -> str:
-    """The id of the try that runs in Prefect's context of a task run."""
-    return _id_of_try(task.task_run.id, task.task_run.run_count or 1)
+def id_of(task: Any, opened: OpenedAttempt | None = None) -> str:
+    """The id of the try that runs in Prefect's context of a task run. `opened` is its attempt, if it is known."""
+    return _id_of_try(task.task_run.id, _number_of(task, opened))
 
 
-def call_of(task: Any, run_id: str, attempt_id: str, parent: str | None) -> Call:
-    """The try that begins in Prefect's context of a task run."""
-    run, tries = task.task_run, task.task_run.run_count or 1
-    call = Call(id_of(task), "task-run", task.task.name, run_id, attempt_id, parent)
+def _number_of(task: Any, opened: OpenedAttempt | None) -> int:
+    """The number of a try. That of a background task is its attempt's: Prefect counts anew if it is delivered again."""
+    if opened is not None and str(task.task_run.id) == opened.attempt.flow_run_id:
+        return opened.attempt.number
+    return int(task.task_run.run_count or 1)
+
+
+def call_of(task: Any, opened: OpenedAttempt | None, parent: str | None) -> Call:
+    """The try that begins in Prefect's context of a task run. `opened` is its attempt, if it is known."""
+    run, tries = task.task_run, _number_of(task, opened)
+    ids = ("", "") if opened is None else (opened.run.id, opened.attempt.id)
+    call = Call(id_of(task, opened), "task-run", task.task.name, *ids, parent)
     call.attributes = {"run_name": run.name}
     call.tries = (*tries_around(), (str(run.id), next(_tries)))
     if in_worker_process():

@@ -62,7 +62,10 @@ def abandon(journal: Journal, run: RunRow) -> str:
     reconcile.abandon(journal, run, running=True)
     work = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
     orders = f" It requested {', '.join(work)}; see `ivcap-flows orders --orphans`." if work else ""
-    again = " A retry of its flow run in Prefect would continue it all the same." if run.deployed else ""
+    again = ""
+    if run.deployed:
+        how = "Its task run, delivered again," if run.is_background else "A retry of its flow run in Prefect"
+        again = f" {how} would continue it all the same."
     return (
         f"The run {short_run(run.id)} of {run.flow_name} is given up: it is not continued, and may be pruned."
         f"{orders}{again}"

@@ -50,6 +50,11 @@ def _repeat(run: RunRow, graph: Graph, attempts: Sequence[AttemptRow]) -> dict[s
     if not function or "<locals>" in function:
         what = f"the function {function}, which is inside another function" if function else "a program, not a flow"
         raise InputError(f"The run {run.id} was of {what}, so no command repeats it.")
+    if run.is_background:
+        again = f"Send it anew, by `{function}.delay(...)`, to a task worker that has IVCAP_FLOWS_REUSE=1"
+        raise InputError(
+            f"The run {run.id} was of the background task {run.flow_name}, which no command runs. {again}."
+        )
     urns = [flows_urn("attempt", attempt.id) for attempt in attempts]
     # The last attempt's; a record with lost facts may lack it.
     folders = [graph.nodes[urn].attributes.get("folder") for urn in urns if urn in graph.nodes]

@@ -52,7 +52,7 @@ def runs(*, limit: AtLeastOne = 20, flow: str | None = None, as_json: Json = Fal
         [
             (
                 short_run(run.id),
-                run.flow_name,
+                f"{run.flow_name} (background task)" if run.is_background else run.flow_name,
                 run.outcome,
                 str(len(attempts)),
                 run.created_at,

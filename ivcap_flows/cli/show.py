@@ -68,7 +68,8 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
 
 
 def _print_heading(run: RunRow, graph: Graph) -> None:
-    heading = Text.assemble(f"run {run.id}  {run.flow_name}  ", coloured(run.outcome), f"  ({run.entry_point})")
+    kind = "background task, " if run.is_background else ""
+    heading = Text.assemble(f"run {run.id}  {run.flow_name}  ", coloured(run.outcome), f"  ({kind}{run.entry_point})")
     console.print(heading, style="bold")
     if run.missing_facts:
         console.print(f"The record is incomplete: {run.missing_facts} facts could not be written.", style="red")

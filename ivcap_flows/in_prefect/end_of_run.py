@@ -64,9 +64,12 @@ def tell_of_what_was_left(journal: Journal, opened: OpenedAttempt, outcome: str)
 
 
 def _is_tried_again() -> bool:
-    """Return whether Prefect will try the running flow again, in this process."""
-    context = getattr(sys.modules.get("prefect.context"), "FlowRunContext", None)
-    found = None if context is None else context.get()
+    """Return whether Prefect will try the running flow or background task again, in this process."""
+    module = sys.modules.get("prefect.context")
+    found = None if module is None else module.FlowRunContext.get()
+    task = None if module is None else module.TaskRunContext.get()
+    if found is None and task is not None:
+        return not task.task_run.state.is_final()
     if found is None or found.flow is None or found.flow_run is None:
         return False
     return bool(found.flow_run.run_count <= (found.flow.retries or 0))

@@ -1,8 +1,12 @@
-"""The states of flow runs in Prefect's API. Only a server that is configured is asked; none is started for this."""
+"""The states of flow runs and background task runs in Prefect's API.
+
+Only a server that is configured is asked; none is started for this.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -40,7 +44,9 @@ _OUTCOMES: Final[dict[str, Outcome]] = {
 
 @dataclass(frozen=True)
 class PrefectState:
-    """The state of a flow run in Prefect's API: the outcome, its message, and since when it holds."""
+    """The state of a flow run or background task run in Prefect's API: the outcome, its message, and since when it
+    holds.
+    """
 
     outcome: Outcome
     cause: str | None
@@ -48,12 +54,15 @@ class PrefectState:
 
 
 def prefect_state(flow_run_id: str) -> PrefectState | None:
-    """Return the state of a flow run that ended, parked or was paused, or None if the Prefect API in use gives none."""
+    """Return the state of a flow run or background task run that ended, parked or was paused.
+
+    Return None if the Prefect API in use gives none.
+    """
     return prefect_states()(flow_run_id)
 
 
 def prefect_states() -> Callable[[str], PrefectState | None]:
-    """Return `prefect_state` for many flow runs: once the API could not be asked, it is not asked again."""
+    """Return `prefect_state` for many runs: once the API could not be asked, it is not asked again."""
     silent = False
 
     def ask(flow_run_id: str) -> PrefectState | None:
@@ -78,7 +87,7 @@ def outcome_of(state: Any) -> Outcome | None:
 
 
 def state_of(flow_run_id: str) -> Any:
-    """Return the state of a flow run; None if the API does not know it or cannot be reached.
+    """Return the state of a flow run or background task run; None if the API does not know it or cannot be reached.
 
     Asks only a server that is configured, or that a flow of this process uses. Never starts one for this.
     """
@@ -89,7 +98,7 @@ def state_of(flow_run_id: str) -> Any:
         return None
 
 
-def _asked(flow_run_id: str) -> Any:
+def _asked(run_id: str) -> Any:
     from prefect.client.orchestration import get_client
     from prefect.context import FlowRunContext
     from prefect.exceptions import ObjectNotFound
@@ -98,10 +107,10 @@ def _asked(flow_run_id: str) -> Any:
     if not get_current_settings().api.url and FlowRunContext.get() is None:
         return None
     with get_client(sync_client=True) as client:
-        try:
-            return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
-        except ObjectNotFound:
-            return None
+        for read in (client.read_flow_run, client.read_task_run):
+            with suppress(ObjectNotFound):
+                return read(run_id).state  # type: ignore[arg-type]
+    return None
 
 
 def _tell(error: Exception) -> None:

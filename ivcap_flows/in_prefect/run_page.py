@@ -250,6 +250,8 @@ def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
         page = RunPage(run, outcome, journal.runs.attempts(run.id), work, ends, around, amounts)
         if not page.empty:
             about, key = f"The record of run {short_run(run.id)}: {outcome}.", key_for("provenance", run.flow_name)
-            show(PrefectArtifact("markdown", page.markdown(), about, opened.attempt.flow_run_id, key=key))
+            id_ = opened.attempt.flow_run_id
+            flow_run, task_run = (None, id_) if run.is_background else (id_, None)
+            show(PrefectArtifact("markdown", page.markdown(), about, flow_run, task_run, key=key))
     except Exception as error:  # noqa: BLE001 - Prefect's API or the journal may be away; the run has ended well
         log.debug("The record of run %s could not be shown in Prefect: %s", opened.run.id, error)

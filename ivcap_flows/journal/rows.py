@@ -93,7 +93,10 @@ class RunIdentity:
     """The flow, code and parameters of a Prefect flow run, by which the journal finds an earlier run of the same work.
 
     `entry_point` is the place of the flow's code (`path:function`), and `parameters` are its JSON values for display.
-    In a subflow `root_flow_run_id` is the id of the outermost flow run; elsewhere it equals `flow_run_id`.
+    In a subflow `root_flow_run_id` is the id of the outermost flow run; elsewhere it equals `flow_run_id`. A run that
+    is `deployed` is started by Prefect and not by a command, so equal parameters do not make it the same. A background
+    task, which a Prefect task worker executes, is deployed without a deployment, and its task run's id stands for that
+    of a flow run.
     """
 
     flow_name: str
@@ -129,6 +132,7 @@ class RunRow:
     """A name of the code that stays the same when the project is moved."""
     parameters: dict[str, Any]
     deployed: bool
+    """Whether Prefect starts it, for a deployment or as a background task, and not a command."""
     deployment_id: str | None
     outcome: Outcome
     created_at: datetime
@@ -137,6 +141,21 @@ class RunRow:
     """The number of facts that could not be written. If it is not 0, the record of the run is incomplete."""
     journal: str
     """The id of this part's journal. Attempts on another machine may be in another journal."""
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it is a background task: a task run that a Prefect task worker executes, and that no flow run owns.
+
+        Its id, and the flow run's id of its leading attempts, is the task run's.
+        """
+        return self.deployed and self.deployment_id is None
+
+    @property
+    def way_on(self) -> str:
+        """How a user has it continue, as the beginning of a sentence."""
+        if self.is_background:
+            return "have Prefect deliver its task run again"
+        return "retry its flow run in Prefect" if self.deployed else "start the same command again"
 
     @property
     def flow(self) -> str:

@@ -74,7 +74,7 @@ async def check_account(
 
 def _goes_elsewhere(run: RunRow, there: AccountRow, here: AccountRow, block: str | None) -> ConfigurationError:
     leads = "the environment of this process leads" if block is None else f"the block {block!r} leads here"
-    again = "retry its flow run" if run.deployed else "start it again; IVCAP_FLOWS_FRESH=1 begins a new run here"
+    again = run.way_on if run.deployed else f"{run.way_on}; IVCAP_FLOWS_FRESH=1 begins a new run here"
     return ConfigurationError(
         f"The run {short_run(run.id)} of {run.flow_name} has work on {there.platform} as {there.account}, but {leads} "
         f"to {here.platform} as {here.account}. Nothing was sent there. Use the credentials with which the run began, "

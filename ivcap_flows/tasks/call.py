@@ -39,6 +39,7 @@ __all__ = [
     "ProvenaCall",
     "ProvenaCredentialsLike",
     "calls_made",
+    "of_deployment",
     "urn_of",
 ]
 
@@ -149,7 +150,7 @@ class IvcapCall(_Call):
         """Resolve the credentials within the running attempt: those given, the flow's, or the environment's."""
         attempt = await _attempt()
         credentials = credentials_of("ivcap", credentials, attempt)
-        client = await ivcap_client(credentials, deployed=attempt is not None and attempt.run.deployed)
+        client = await ivcap_client(credentials, deployed=of_deployment(attempt))
         platform, account = await client.platform(), await client.account()
         await check_account("ivcap", credentials, AccountRow(platform, account), journal(), attempt)
         if attempt is not None:
@@ -173,7 +174,7 @@ class IvcapCall(_Call):
             # Nothing is started to find out whose it is.
             return None
         try:
-            client = await ivcap_client(credentials, deployed=attempt is not None and attempt.run.deployed)
+            client = await ivcap_client(credentials, deployed=of_deployment(attempt))
             found = await client.platform(), await client.account()
         except IvcapFlowsError:
             return None
@@ -235,7 +236,7 @@ class ProvenaCall(_Call):
         """Resolve the credentials within the running attempt: those given, the flow's, or the environment's."""
         attempt = await _attempt()
         credentials = credentials_of("provena", credentials, attempt)
-        client = await provena_client(credentials, deployed=attempt is not None and attempt.run.deployed)
+        client = await provena_client(credentials, deployed=of_deployment(attempt))
         platform, username = await client.platform(), await client.username()
         await check_account("provena", credentials, AccountRow(platform, username), journal(), attempt)
         if attempt is not None:
@@ -247,6 +248,11 @@ async def _attempt() -> OpenedAttempt | None:
     if planning() is not None:
         return None
     return attempt_at_hand() or await asyncio.to_thread(current_attempt)
+
+
+def of_deployment(attempt: OpenedAttempt | None) -> bool:
+    """Return whether the run of an attempt belongs to a deployment, and so needs a platform that is named."""
+    return attempt is not None and attempt.run.deployment_id is not None
 
 
 def urn_of(value: Handle | str) -> str:

@@ -12,7 +12,7 @@ from ivcap_flows.errors import InputError, PlatformOffError
 from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.tasks.accounts import credentials_of
-from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
+from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, of_deployment, urn_of
 from ivcap_flows.tasks.describing import describing
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.terms import TermsLike, terms_of
@@ -168,7 +168,7 @@ async def _records_of(subject: Order | Job, call: ProvenaCall, *, alone: bool) -
     if alone and credentials is None and not call.settings.ivcap_configured:
         return None
     try:
-        client = await ivcap_client(credentials, deployed=call.attempt is not None and call.attempt.run.deployed)
+        client = await ivcap_client(credentials, deployed=of_deployment(call.attempt))
     except PlatformOffError:
         return None
     if await client.platform() != subject.platform:

@@ -419,7 +419,7 @@ class _Stay:
     def tell(self, obstacle: Obstacle) -> None:
         """Log once why the run waits in its process. One that is not deployed has no other place to wait in."""
         assert self.call.attempt is not None
-        if not self.call.attempt.run.deployed:
+        if self.call.attempt.run.deployment_id is None:
             return
         told = self.call.attempt.attempt.id, obstacle.passing
         if told not in _told_once:

@@ -172,15 +172,17 @@ def _then(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | None
     by_hand = f"`ivcap-flows orders resolve {key}`"
     if row.state == "done":
         by_hand = f"`ivcap-flows orders adopt {key}`, or when it has ended `ivcap-flows orders write-off {key}`"
-    if run is None or left in ("abandoned", "completed"):
-        retried = left == "abandoned" and run is not None and run.deployed
-        unless = f", unless flow run {flow_run_id} is retried in Prefect" if retried else ""
-        return f"no run will request it again{unless}: use {by_hand}"
+    if run is None:
+        return f"no run will request it again: use {by_hand}"
+    again, unwanted = "run the same command again", "if you do not want that"
     if run.deployed:
-        again = f"retry flow run {flow_run_id} in Prefect; if that was deleted, use {by_hand}"
-    else:
-        again = f"run the same command again; if you do not want that, use {by_hand}"
-    return f"the next attempt of run {short_run(run.id)} takes it up: {again}"
+        in_prefect = f"retry flow run {flow_run_id} in Prefect"
+        again = f"have Prefect deliver task run {flow_run_id} again" if run.is_background else in_prefect
+        unwanted = "if that was deleted"
+    if left in ("abandoned", "completed"):
+        unless = f", unless you {again}" if left == "abandoned" and run.deployed else ""
+        return f"no run will request it again{unless}: use {by_hand}"
+    return f"the next attempt of run {short_run(run.id)} takes it up: {again}; {unwanted}, use {by_hand}"
 
 
 def as_rows(orphans: Iterable[Orphan]) -> list[dict[str, Any]]:

@@ -169,7 +169,7 @@ def test_a_flows_end_that_cannot_be_recorded_is_counted(monkeypatch):
     attempt = begin("f9")
     with monkeypatch.context() as patch:
         patch.setattr(context, "close_attempt", full)
-        context._flow_ended("f9", "completed", None)
+        context._ended("f9", "completed", None)
     assert recorder().flush()
     assert journal().runs.get(attempt.run.id).missing_facts == 1
     attempts.close_attempt(attempt, "completed")

@@ -403,3 +403,24 @@ $ runs abandon {harvest}
     journal.runs.close_attempt(opened.attempt.id, "failed")
     assert journal.runs.get("r").outcome == "abandoned"
     assert journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "s", "s")).run.id == "s"
+
+
+def test_a_background_task_is_named_as_one(own_record, transcript, journal):
+    """No command runs it, and nothing in Prefect retries it by a click."""
+    background = RunIdentity("asks", "questions.py:asks", {}, "b", "b", deployed=True)
+    journal.runs.close_attempt(journal.runs.open_attempt(background).attempt.id, "failed")
+    said = """
+$ runs --flow asks
+Runs
+run flow outcome attempts begun (…)
+b asks (background task) failed 1 …
+$ show b
+run b asks failed (background task, questions.py:asks)
+…
+$ rerun b
+InputError: … background task asks, which no command runs. Send it anew, by `asks.delay(...)`, to a task worker …
+[2]
+$ runs abandon b
+The run b of asks is given up: … Its task run, delivered again, would continue it all the same.
+"""
+    transcript(own_record, said)

@@ -10,8 +10,8 @@ from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt, Ru
 from ivcap_flows.work.orphans import is_orphan, orphans_of
 
 
-def began(journal: Journal, name: str = "f", *, deployed: bool = False) -> OpenedAttempt:
-    identity = RunIdentity(name, f"f.py:{name}", {}, f"flow-run-{name}", f"flow-run-{name}", deployed=deployed)
+def began(journal: Journal, name: str = "f", **more: Any) -> OpenedAttempt:
+    identity = RunIdentity(name, f"f.py:{name}", {}, f"flow-run-{name}", f"flow-run-{name}", **more)
     return journal.runs.open_attempt(identity)
 
 
@@ -71,7 +71,7 @@ def test_what_has_an_owner_or_an_end_is_no_orphan(sqlite_journal):
 
 def test_a_parked_run_owns_what_it_waits_for(sqlite_journal):
     """A parked run owns its orders until Prefect says that its flow run was deleted, or how it ended."""
-    opened = began(sqlite_journal, deployed=True)
+    opened = began(sqlite_journal, deployed=True, deployment_id="d")
     placed(sqlite_journal, opened)
     sqlite_journal.runs.close_attempt(opened.attempt.id, "parked")
     assert keys(sqlite_journal) == [] and keys(sqlite_journal, ended=lambda ids: set()) == []
@@ -82,8 +82,20 @@ def test_a_parked_run_owns_what_it_waits_for(sqlite_journal):
 
 
 def test_a_run_that_was_given_up_may_be_retried_in_prefect(sqlite_journal):
-    opened = began(sqlite_journal, deployed=True)
+    opened = began(sqlite_journal, deployed=True, deployment_id="d")
     placed(sqlite_journal, opened)
     sqlite_journal.runs.close_attempt(opened.attempt.id, "abandoned")
     [orphan] = orphans_of(sqlite_journal)
-    assert "no run will request it again, unless flow run flow-run-f is retried in Prefect: use" in orphan.then
+    assert "no run will request it again, unless you retry flow run flow-run-f in Prefect: use" in orphan.then
+
+
+def test_a_background_task_is_delivered_again(sqlite_journal):
+    """Nobody can retry it in Prefect, and no command starts it."""
+    opened = began(sqlite_journal, deployed=True)
+    placed(sqlite_journal, opened)
+    sqlite_journal.runs.close_attempt(opened.attempt.id, "crashed")
+    [orphan] = orphans_of(sqlite_journal)
+    assert "takes it up: have Prefect deliver task run flow-run-f again; if that was deleted" in orphan.then
+    sqlite_journal.runs.abandon(opened.run.id)
+    [orphan] = orphans_of(sqlite_journal)
+    assert "unless you have Prefect deliver task run flow-run-f again: use" in orphan.then

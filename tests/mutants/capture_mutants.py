@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from typing import Any, Final
 
 from mutant import Mutant, SetAttribute
@@ -13,6 +15,7 @@ from ivcap_flows.capture import (
     call_scope,
     calls,
     contents,
+    context,
     data,
     file_activity,
     file_edges,
@@ -21,6 +24,7 @@ from ivcap_flows.capture import (
     makers,
     observing,
     parts,
+    prefect_context,
     stand_ins,
     values,
 )
@@ -30,6 +34,7 @@ from ivcap_flows.capture.file_edges import Declared, FileEdges
 from ivcap_flows.capture.given import Given
 from ivcap_flows.capture.path_tree import PathTree
 from ivcap_flows.capture.values import ValueScan
+from ivcap_flows.journal.rows import RunIdentity
 
 __all__ = ["CAPTURE"]
 
@@ -181,7 +186,55 @@ def times_are_of_a_file(patch: SetAttribute) -> None:
     patch(files, "_version", lambda noun, seen, mtime_ns, made: version(noun, seen, mtime_ns, made=True))
 
 
+def background_tasks_are_the_processs(patch: SetAttribute) -> None:
+    for module in (context, prefect_context):
+        patch(module, "background_task", lambda: None)
+
+
+def continued_by_its_parameters(patch: SetAttribute) -> None:
+    identity_of_task = context.identity_of_task
+    patch(context, "identity_of_task", lambda *given: replace(identity_of_task(*given), deployed=False))
+
+
+def each_delivery_is_a_run(patch: SetAttribute) -> None:
+    identity_of_task = context.identity_of_task
+
+    def anew(*given: Any) -> RunIdentity:
+        return replace(identity_of_task(*given), root_flow_run_id=(run := str(uuid.uuid4())), flow_run_id=run)
+
+    patch(context, "identity_of_task", anew)
+
+
+def senders_own_background_tasks(patch: SetAttribute) -> None:
+    def outermost() -> Any:
+        found, task = None, prefect_context.task_context()
+        while task is not None:
+            found, task = task, prefect_context._outer(task)
+        return found
+
+    patch(prefect_context, "_delivered_task", outermost)
+
+
+def background_tasks_have_no_flow(patch: SetAttribute) -> None:
+    def no_flow() -> str:
+        flow = prefect_context.flow_context()
+        return "" if flow is None else str(flow.flow_run.id)
+
+    for module in (context, prefect_context):
+        patch(module, "flow_run_id", no_flow)
+        patch(module, "background_task", prefect_context._delivered_task)
+
+
 CAPTURE: Final = {
+    "background tasks are the process's": Mutant("each background task is a run", background_tasks_are_the_processs),
+    "a background task is continued by its parameters": Mutant(
+        "equal background tasks are others", continued_by_its_parameters
+    ),
+    "each delivery is a run": Mutant("a background task that comes again is continued", each_delivery_is_a_run),
+    "who sends a background task owns it": Mutant(
+        "what a background task sends is a run of its own", senders_own_background_tasks
+    ),
+    "a background task has no flow": Mutant("what a flow sends is the flow's", background_tasks_have_no_flow),
     "equal data are one": Mutant("a version is what one call made", equal_data_are_one),
     "a computed data set is another": Mutant("computing changes no data set", computed_is_another),
     "what cannot be compared is unchanged": Mutant(

@@ -71,8 +71,7 @@ def _name(run: RunRow) -> str:
 
 
 def _next(run: RunRow) -> str:
-    again = "retry its flow run in Prefect" if run.deployed else "start the same command again"
-    return f"{again} to continue it, or give it up: ivcap-flows runs abandon {short_run(run.id)}"
+    return f"{run.way_on} to continue it, or give it up: ivcap-flows runs abandon {short_run(run.id)}"
 
 
 def _parked(journal: Journal, attempt: AttemptRow, park: Park) -> str:
