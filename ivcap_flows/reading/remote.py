@@ -20,6 +20,7 @@ from ivcap_flows.secrets import HIDDEN
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.journal import IntentRow
     from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = ["Platforms", "verify_remote"]
@@ -44,27 +45,14 @@ async def verify_remote(journal: Journal, run: RunRow, graph: Graph, platforms: 
 
     The things are artifacts, aspects, orders, jobs, model runs, datasets and dataset files.
     """
-    reader = _Reader(graph, platforms, journal.id)
+    reader = _Reader(graph, platforms, journal)
     checks = [(node, check) for node in graph.nodes.values() if (check := reader.check_of(node)) is not None]
-    found = await all_of(lambda each: _judged(*each), checks)
+    found = await all_of(lambda each: reader.judged(*each), checks)
     sent = await journal.ask(journal.deliveries.where, run_id=run.id, state="delivered", limit=None)
     if any(row.sink.partition(":")[0] == "ivcap" for row in sent):
         node = Record(kind="entity", id=flows_urn("run", run.id), type="run record")
-        found.append(await _judged(node, reader.run_record))
+        found.append(await reader.judged(node, reader.run_record))
     return found
-
-
-async def _judged(node: Record, check: Callable[[Record], Awaitable[Finding]]) -> Finding:
-    try:
-        return await check(node)
-    except NotFoundError as error:
-        return _finding(node, "missing", str(error))
-    except IntegrityError as error:
-        return _finding(node, "altered", str(error))
-    except ForbiddenError as error:
-        return _finding(node, "unreachable", f"it may not be read: {error}")
-    except (IvcapFlowsError, OSError) as error:
-        return _finding(node, "unreachable", str(error))
 
 
 def _finding(node: Record, state: Any, note: str | None = None, sha256: str | None = None) -> Finding:
@@ -83,7 +71,7 @@ def _differing(node: Record, recorded: Mapping[str, Any], now: Mapping[str, Any]
 
 
 class _Reader:
-    def __init__(self, graph: Graph, platforms: Platforms, journal: str) -> None:
+    def __init__(self, graph: Graph, platforms: Platforms, journal: Journal) -> None:
         self._graph = graph
         self._platforms = platforms
         self._journal = journal
@@ -94,6 +82,35 @@ class _Reader:
             if n.type == "aspect"
         }
         self._last_aspects = set(last.values())
+
+    async def judged(self, node: Record, check: Callable[[Record], Awaitable[Finding]]) -> Finding:
+        try:
+            return await check(node)
+        except NotFoundError as error:
+            if (maker := await self._made_by_another(node)) is not None:
+                return _finding(node, "unreachable", f"{maker} made it, and the account at hand does not see it")
+            return _finding(node, "missing", str(error))
+        except IntegrityError as error:
+            return _finding(node, "altered", str(error))
+        except ForbiddenError as error:
+            return _finding(node, "unreachable", f"it may not be read: {error}")
+        except (IvcapFlowsError, OSError) as error:
+            return _finding(node, "unreachable", str(error))
+
+    async def _made_by_another(self, node: Record) -> str | None:
+        """Return the account that made what the one at hand does not see; None if nobody else is known to have."""
+        work = self._graph.targets(node.id, "wasGeneratedBy")
+        urns = [node.id, *(each.id for each in work if each.type in ("order", "job"))]
+
+        def rows() -> list[IntentRow]:
+            return [row for urn in urns for row in self._journal.intents.where(urn=urn)]
+
+        if node.type in ("model-run", "dataset", "dataset-file"):
+            own = await (await self._provena(node)).username()
+        else:
+            own = await (await self._ivcap(node)).account()
+        accounts = {row.account for row in await self._journal.ask(rows)}
+        return None if own in accounts else next(iter(sorted(accounts)), None)
 
     def check_of(self, node: Record) -> Callable[[Record], Awaitable[Finding]] | None:
         checks: dict[str, Callable[[Record], Awaitable[Finding]]] = {
@@ -257,7 +274,7 @@ class _Reader:
 
         client = await self._ivcap(node)
         parts = (await parts_by_run(client.aspects, node.id, RUN_SCHEMA)).get(node.id, {})
-        newest = parts.get(self._journal)
+        newest = parts.get(self._journal.id)
         if newest is None:
             return _finding(node, "missing", "IVCAP has no record of the run, though it was delivered")
         content = dict(newest.content)

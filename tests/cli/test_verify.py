@@ -17,7 +17,7 @@ from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.handles import Artifact, Aspect
 from ivcap_flows.identity import digest
-from ivcap_flows.journal import Fact, RunIdentity
+from ivcap_flows.journal import Fact, NewIntent, RunIdentity
 from ivcap_flows.provenance import activity, describe, entity, relation
 from ivcap_flows.reading.remote import Platforms
 from ivcap_flows.reading.verification import verify_run
@@ -153,6 +153,26 @@ def test_a_changed_aspect_is_found(own_record, world, journal):
     assert said.status == 1
     assert (states(said)[aspect.urn], states(said)[lost.urn]) == ("altered", "missing")
     assert "was replaced or retracted" in own_record("verify", run).out
+
+
+def test_what_another_account_made_is_not_missing(own_record, world, journal):
+    """A 404 says as much of what the account at hand may not see."""
+    run = next(run.id for run in journal.runs.recent() if run.flow_name == "harvest")
+    platform = next(row.platform for row in journal.intents.where(noun="upload"))
+
+    def made_by(account: str) -> str:
+        urn, key = f"urn:ivcap:artifact:{uuid.uuid4()}", str(uuid.uuid4())
+        journal.facts.append([Fact(record, run) for record in describe(Artifact(urn=urn, platform=platform))])
+        of = {"noun": "upload", "platform": platform, "account": account, "scope": f"run:{run}", "request": {}}
+        claim = journal.intents.claim(NewIntent(key=key, base_key=key, run_id=run, **of))
+        journal.intents.settle(journal.intents.mark_sent(claim.intent), urn=urn, outcome={}, how="sent")
+        return urn
+
+    own = next(row.account for row in journal.intents.where(noun="upload"))
+    lost, hidden = made_by(own), made_by("urn:ivcap:account:another")
+    said = own_record("verify", run, "--json")
+    assert (states(said)[lost], states(said)[hidden]) == ("missing", "unreachable")
+    assert "urn:ivcap:account:another made it" in said.out
 
 
 def test_an_artifact_without_bytes_may_be_pending(own_record, world, journal, leave_pending):
