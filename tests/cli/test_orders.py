@@ -6,6 +6,7 @@ import sqlite3
 from uuid import UUID
 
 import pytest
+from eventually import until
 from prefect.client.orchestration import get_client
 
 from ivcap_flows.blocks import IvcapCredentials
@@ -360,7 +361,10 @@ def test_the_next_run_gets_the_handle_that_the_task_would_have_returned(own_reco
 
 def test_a_doubt_is_shown_with_what_it_may_be(own_record, transcript, names):
     """By the beginning of its key, too. Nothing is decided by looking, and `--urn` adopts what bears the key."""
-    found = own_record("orders", "resolve", names["doubt"][:8], "--json")
+    found = until(
+        lambda: own_record("orders", "resolve", names["doubt"][:8], "--json"),
+        lambda said: said.json["candidates"][0]["status"] == "succeeded",
+    )
     [candidate] = found.json["candidates"]
     assert (found.status, found.json["held"]) == (1, False)
     shown = """
