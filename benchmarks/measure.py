@@ -85,9 +85,10 @@ def embedded() -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def steered_platform() -> Iterator[tuple[dict[str, str], PlatformControl]]:
-    """An embedded platform on a free port, in a temporary folder: its environment, its faults and its requests."""
-    with tempfile.TemporaryDirectory() as folder:
+def steered_platform(below: str | None = None) -> Iterator[tuple[dict[str, str], PlatformControl]]:
+    """An embedded platform on a free port, in a temporary folder (`below` another one): its environment, its faults and
+    its requests."""
+    with tempfile.TemporaryDirectory(dir=below) as folder:
         env_file = Path(folder, "env")
         command = [
             sys.executable,

@@ -23,6 +23,7 @@ from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.loop import asked_once
 from ivcap_flows.settings import Settings
+from ivcap_flows.threads import alone
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -95,7 +96,7 @@ async def _of_environment(cls: type[Cr], deployed: bool) -> Cr:
         return named
     # The embedded platform may have to be started, which takes seconds.
     found: Cr = await asked_once(
-        (cls, deployed, settings), lambda: asyncio.to_thread(cls.from_environment, settings, deployed=deployed)
+        (cls, deployed, settings), lambda: alone(cls.from_environment, settings, deployed=deployed)
     )
     return found
 

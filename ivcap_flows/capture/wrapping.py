@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from ivcap_flows.capture.call_scope import CallScope
 from ivcap_flows.capture.likeness import function_within, liken
+from ivcap_flows.threads import alone
 
 __all__ = ["followed", "is_followed", "is_ours"]
 
@@ -65,7 +65,7 @@ async def _closed(scope: CallScope) -> None:
     # A loop that is ending has no threads any more, and one that is cancelled may not get to it.
     with contextlib.suppress(RuntimeError):
         try:
-            await asyncio.to_thread(scope.close)
+            await alone(scope.close)
         finally:
             scope.close()
 

@@ -19,6 +19,7 @@ from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import How, OncePer, key_of, key_of_generation
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.threads import JOURNAL
 
 __all__ = ["perform"]
 
@@ -57,7 +58,7 @@ async def perform(
     plan = planning()
     journal, attempt = caller.journal, caller.attempt
     # In a thread: the first request with a secret reads or makes the journal's key file.
-    wanted = await asyncio.to_thread(_intent, effect, _scope(effect.once_per, attempt, plan), caller)
+    wanted = await JOURNAL.run(_intent, effect, _scope(effect.once_per, attempt, plan), caller)
     if caller.clock is not None and caller.clock.time is not None:
         wanted = replace(wanted, platform_time=caller.clock.time.earliest)
     # Most effects are new. For these the claim alone is enough, and the newest generation is not read before.

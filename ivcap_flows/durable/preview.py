@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from ivcap_flows.durable.effects import Effect, Found, Performed, RecordStore
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.plan import Plan, Planned, Source
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
+from ivcap_flows.threads import JOURNAL
 
 __all__ = ["preview"]
 
@@ -74,7 +74,7 @@ async def preview(
             note("new")
         else:
             plan.earlier = plan.earlier or EarlierSuccesses(journal, plan.run_id)
-            note("new", equals=await asyncio.to_thread(plan.earlier.equal_to, wanted))
+            note("new", equals=await JOURNAL.run(plan.earlier.equal_to, wanted))
     value = effect.placeholder(key)
     if (urn := effect.urn(value)) is not None:
         plan.values[urn] = value

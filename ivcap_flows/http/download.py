@@ -19,6 +19,7 @@ from ivcap_flows.handles import LocalFile
 from ivcap_flows.http.pauses import Retries, broke_off
 from ivcap_flows.http.session import Session, StreamedReply
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.threads import FILES
 from ivcap_flows.whole_file import sync_folder
 
 __all__ = ["BLOCK", "explained", "fetch", "save", "store", "stream", "verify"]
@@ -71,7 +72,7 @@ async def save(
 ) -> LocalFile:
     """Write given bytes into a file, as `fetch` does."""
     with _Partial(Path(os.path.abspath(target))) as partial:  # noqa: ASYNC240
-        await asyncio.to_thread(partial.write, content)
+        await FILES.run(partial.write, content)
         return await _finished(partial, len(content), sha256, urn)
 
 
@@ -129,7 +130,7 @@ async def _finished(partial: _Partial, size: int | None, sha256: str | None, wha
     """Verify the file and give it its name."""
     path = str(partial.target)
     _verify(what, partial.size, partial.sha256, size, sha256, path)
-    await asyncio.to_thread(partial.finish)
+    await FILES.run(partial.finish)
     return LocalFile(path=path, sha256=partial.sha256, size=partial.size)
 
 
@@ -216,13 +217,13 @@ async def _store(pieces: AsyncIterator[tuple[int, bytes]], partial: _Partial) ->
             if len(gathered) >= BLOCK:
                 if writing is not None:
                     await writing
-                writing = asyncio.ensure_future(asyncio.to_thread(partial.write, gathered))
+                writing = asyncio.ensure_future(FILES.run(partial.write, gathered))
                 gathered = bytearray()
     finally:
         if writing is not None:
             await writing
     if gathered:
-        await asyncio.to_thread(partial.write, gathered)
+        await FILES.run(partial.write, gathered)
 
 
 class _Partial:

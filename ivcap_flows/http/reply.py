@@ -15,6 +15,7 @@ import httpx
 
 from ivcap_flows.errors import MisfitReplyError, ProtocolError
 from ivcap_flows.media_types import essence
+from ivcap_flows.threads import FILES
 
 __all__ = ["Reply", "StreamedReply", "encodings_of"]
 
@@ -128,7 +129,7 @@ class StreamedReply:
             while packed:
                 part = part or zlib.decompressobj(zlib.MAX_WBITS + 32)
                 try:
-                    block = part.decompress(packed)
+                    block = await FILES.run(part.decompress, packed)
                 except zlib.error as error:
                     raise self._mapped(httpx.DecodingError(str(error))) from error
                 if block:

@@ -23,6 +23,7 @@ from ivcap_flows.file_state import FileState, reading
 from ivcap_flows.http.pauses import Retries, broke_off
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.threads import FILES
 
 __all__ = ["BLOCK", "CHUNK", "patch", "send", "server_offset"]
 
@@ -85,6 +86,8 @@ async def send(
     sender = _ChunkSender(session, target, os.fspath(path), chunk=chunk, progress=progress)
     async with _Source(path, state, sha256) as source:
         while position < state.size:
+            # Before the request, since the server would wait for its first block meanwhile.
+            await source.hash_before(position)
             position = await sender.step(position, state.size - position, source.blocks)
     if position > state.size:
         raise SourceChangedError(
@@ -238,8 +241,7 @@ class _Source:
                 self._file.close()
 
     async def blocks(self, position: int, length: int) -> AsyncIterator[bytes]:
-        await self._wait_for_read()
-        await self._hash_before(position)
+        await self.hash_before(position)
         end = position + length
         reading = self._ahead = self._begin(position, end)
         while position < end:
@@ -250,10 +252,11 @@ class _Source:
             yield block
 
     def _begin(self, position: int, end: int) -> asyncio.Task[bytes]:
-        return asyncio.create_task(asyncio.to_thread(self._block, position, min(BLOCK, end - position), self._hash))
+        return asyncio.create_task(FILES.run(self._block, position, min(BLOCK, end - position), self._hash))
 
-    async def _hash_before(self, position: int) -> None:
+    async def hash_before(self, position: int) -> None:
         """Hash the bytes before a request. Read them again if a request broke off, or if another process sent them."""
+        await self._wait_for_read()
         if self._sha256 is None:
             return
         if self._hash.at != position:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import os
 import re
@@ -24,6 +23,7 @@ from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.session import Session, StreamedReply
 from ivcap_flows.http.status import detail_of, redact
 from ivcap_flows.media_types import UNKNOWN, essence, media_type_of
+from ivcap_flows.threads import FILES
 
 __all__ = ["Validators", "check_address", "fetch_if_changed"]
 
@@ -95,7 +95,7 @@ async def fetch_if_changed(
                     content, size = await _as_stored(url, reply, names)
                     head, content = await _look(content, LOOK)
                     wanted = media_type or _expected(names[::-1])
-                    await asyncio.to_thread(_refuse_error, url, target, reply, head, wanted, before)
+                    await FILES.run(_refuse_error, url, target, reply, head, wanted, before)
                     file = await store(_pieces(content), target, size=size, urn=_shown(url))
                     return file, Validators(reply.headers.get("etag"), reply.headers.get("last-modified"))
             except UnreachableError as error:

@@ -15,6 +15,7 @@ import stat
 import sys
 import tarfile
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future
@@ -29,6 +30,7 @@ from ivcap_flows.http.download import explained
 from ivcap_flows.http.tus import BLOCK
 from ivcap_flows.ivcap.inflate import inflated
 from ivcap_flows.ivcap.side_car import side_car_of
+from ivcap_flows.threads import UNPACKING
 
 __all__ = ["MAX_MEMBERS", "MAX_SIZE", "linked_within", "members", "pack", "unpack", "unpack_stream"]
 
@@ -171,14 +173,20 @@ async def unpack_stream(
 ) -> Path:
     """Unpack an archive as it arrives, as `unpack` does. All blocks are read before the folder appears."""
     pipe = _Pipe(blocks, asyncio.get_running_loop())
-    work = asyncio.ensure_future(
-        asyncio.to_thread(unpack, cast(BinaryIO, pipe), folder, max_size=max_size, max_members=max_members)
-    )
+
+    def unpacked() -> Path:
+        pipe.begin()
+        return unpack(cast(BinaryIO, pipe), folder, max_size=max_size, max_members=max_members)
+
+    work = UNPACKING.begin(unpacked)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        pipe.stop()
-        await asyncio.wait([work])
+        if pipe.stop():
+            await asyncio.wait([work])
+        else:
+            # It leaves nothing behind, and may wait long for a thread.
+            work.cancel()
         raise
 
 
@@ -189,7 +197,8 @@ class _Pipe(io.RawIOBase):
         self._blocks, self._loop = blocks, loop
         self._held = memoryview(b"")
         self._waiting: Future[bytes | None] | None = None
-        self._stopped = False
+        self._step = threading.Lock()
+        self._begun = self._stopped = False
 
     def readable(self) -> bool:
         return True
@@ -209,13 +218,27 @@ class _Pipe(io.RawIOBase):
         try:
             return self._waiting.result()
         except FutureCancelledError:
-            raise InputError("The download of the archive was cancelled.") from None
+            raise _cancelled() from None
 
-    def stop(self) -> None:
-        """Make the thread end: cancel the block that it waits for, and any later one."""
-        self._stopped = True
+    def begin(self) -> None:
+        """Note that there is a thread that reads. Raises InputError if the pipe was stopped before."""
+        with self._step:
+            if self._stopped:
+                raise _cancelled()
+            self._begun = True
+
+    def stop(self) -> bool:
+        """Make the thread end: cancel the block that it waits for, and any later one. Return whether it had begun."""
+        with self._step:
+            self._stopped = True
+            begun = self._begun
         if self._waiting is not None:
             self._waiting.cancel()
+        return begun
+
+
+def _cancelled() -> InputError:
+    return InputError("The download of the archive was cancelled.")
 
 
 async def _after(blocks: AsyncIterator[bytes]) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -25,6 +24,7 @@ from ivcap_flows.ivcap import archive
 from ivcap_flows.ivcap.data_urls import decode_data_url, is_data_url
 from ivcap_flows.ivcap.side_car import read_side_car, write_side_car
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
+from ivcap_flows.threads import WHOLE_FILES
 
 __all__ = ["ArtifactRecord", "Artifacts", "ProductsRecord"]
 
@@ -246,7 +246,7 @@ class Artifacts:
 
         None if the file has changed since, or if the artifact is not complete in this deployment.
         """
-        urn = await asyncio.to_thread(read_side_car, path)
+        urn = await WHOLE_FILES.run(read_side_car, path)
         if urn is None:
             return None
         try:
@@ -260,7 +260,7 @@ class Artifacts:
 
         Raises SourceChangedError if the file differs from `state`.
         """
-        return await asyncio.to_thread(write_side_car, path, urn, state=state)
+        return await WHOLE_FILES.run(write_side_car, path, urn, state=state)
 
     async def _writable(self, record: ArtifactRecord | str) -> ArtifactRecord:
         """Return the record with its data-href, which records from listings lack."""

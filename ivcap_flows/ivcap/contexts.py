@@ -27,6 +27,7 @@ from ivcap_flows.http.oauth import Tokens, renewed
 from ivcap_flows.http.shared_login import Login, login_ended
 from ivcap_flows.ivcap.authinfo import provider_at
 from ivcap_flows.secrets import hide, logger_of
+from ivcap_flows.threads import alone
 from ivcap_flows.whole_file import write_private
 
 __all__ = ["ACTIVE", "Context", "ContextFile", "ContextLogin", "config_file"]
@@ -217,7 +218,7 @@ class ContextLogin:
         return self._file.locked()
 
     async def read(self) -> Context:
-        return await asyncio.to_thread(self._file.read, self._name)
+        return await alone(self._file.read, self._name)
 
     async def renew(self, login: Login) -> Tokens:
         if login.refresh is None:
@@ -227,7 +228,7 @@ class ContextLogin:
         return await renewed(provider.token_url, provider.client_id, refresh_token=login.refresh)
 
     async def write(self, tokens: Tokens) -> None:
-        await asyncio.to_thread(self._file.write, self._name, tokens)
+        await alone(self._file.write, self._name, tokens)
 
 
 _TEXT: Final = "tag:yaml.org,2002:str"

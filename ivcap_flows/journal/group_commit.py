@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
 from ivcap_flows.journal.store import Store
+from ivcap_flows.threads import JOURNAL
 
 __all__ = ["GroupCommit"]
 
@@ -78,7 +79,7 @@ class GroupCommit:
         """
         if not self._store.is_sqlite:
             # The server groups commits itself.
-            return await asyncio.to_thread(call, *args, **kwargs)
+            return await JOURNAL.run(call, *args, **kwargs)
         if self._process != os.getpid():
             self._begin_anew()
         asked = _Asked(partial(call, *args, **kwargs))
@@ -87,7 +88,7 @@ class GroupCommit:
             begin, self._busy = not self._busy, True
         if begin:
             try:
-                asked.loop.run_in_executor(None, self._serve)
+                JOURNAL.begin(self._serve)
             except RuntimeError as error:
                 self._refuse(error)
         value: T = await asked.future

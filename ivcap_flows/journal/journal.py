@@ -6,14 +6,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import copy_context
 from datetime import datetime, timedelta
-from functools import partial
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ivcap_flows.secrets import scrub_text
+from ivcap_flows.threads import JOURNAL
 
 if TYPE_CHECKING:
     from ivcap_flows.journal.accounts import Accounts
@@ -180,8 +179,8 @@ class Journal:
     async def ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a method of the journal in a thread and return its result. On SQLite, queued calls share a commit.
 
-        Other calls wait for this one, so use `asyncio.to_thread` for a call that also reads files, sends requests or
-        reads whole tables. If this coroutine is cancelled, the method may still have its effect.
+        Other calls wait for this one, so use `JOURNAL.run` for a call that also reads whole tables, and `alone` for one
+        that sends requests. If this coroutine is cancelled, the method may still have its effect.
         """
         return await self._group_commit.ask(call, *args, **kwargs)
 
@@ -223,12 +222,11 @@ class Journal:
 
     async def ask_surely(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Run a method of the journal in a thread, to its end even if this coroutine is cancelled."""
-        bound = partial(copy_context().run, call, *args, **kwargs)
         try:
-            done = asyncio.get_running_loop().run_in_executor(None, bound)
+            done = JOURNAL.begin(call, *args, **kwargs)
         except RuntimeError:
             # The interpreter ends, and no thread can be started any more.
-            bound()
+            call(*args, **kwargs)
         else:
             await asyncio.shield(done)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -29,6 +28,7 @@ from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RowSource
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled, Standing
 from ivcap_flows.registration.workflow import Register
+from ivcap_flows.threads import FILES, alone
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
@@ -88,7 +88,7 @@ class Batch:
 
     async def read(self) -> BatchReport:
         """Read the rows and check each without asking Provena. Raises InputError if the source cannot be read."""
-        await asyncio.to_thread((await self._preflight()).read, self._source)
+        await alone((await self._preflight()).read, self._source)
         return self.report()
 
     async def check(self, journal: Journal | None = None) -> BatchReport:
@@ -132,7 +132,7 @@ class Batch:
         try:
             await registering.run()
             if file is not None:
-                await asyncio.to_thread(file.finish)
+                await FILES.run(file.finish)
         finally:
             if file is not None:
                 file.close()

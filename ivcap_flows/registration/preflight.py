@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from ivcap_flows.registration.rows import Fault, FaultKind, Row, read_record, un
 from ivcap_flows.registration.sheet import HANDLE, JOB
 from ivcap_flows.registration.sources import RowSource
 from ivcap_flows.registration.spool import NewRow, Outcome, Spool
+from ivcap_flows.threads import JOURNAL, alone
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
@@ -60,11 +60,11 @@ class Preflight:
 
         Raises InputError if the source cannot be read at all, and for a caller who may not write.
         """
-        await asyncio.to_thread(self.read, source)
+        await alone(self.read, source)
         self._names = source.names
         await self._requirements.look_up()
         await _DoneRows(self._drafts.client, self._spool, self._journal, self._stall_timeout).check()
-        await asyncio.to_thread(self._check)
+        await alone(self._check)
 
     def read(self, source: RowSource) -> None:
         """Read the rows and check each without asking Provena. Call it in a thread."""
@@ -166,7 +166,7 @@ class _DoneRows:
         try:
             item = await through_outages(lambda: self._client.registry.fetch_any(handle), self._stall_timeout)
         except (NotFoundError, BadRequestError):
-            if await asyncio.to_thread(self._knows_run, handle):
+            if await JOURNAL.run(self._knows_run, handle):
                 return None
             return "unknown id", f"The registry has no model run {handle}. {_ANEW}"
         except NotAuthorizedError as error:
@@ -187,7 +187,7 @@ class _DoneRows:
         except NotAuthorizedError:
             return None
         if row is None:
-            if await asyncio.to_thread(self._knows_job, job):
+            if await JOURNAL.run(self._knows_job, job):
                 return None
             return "unknown id", f"Provena has no job {job}. {_ANEW}"
         if row.job_sub_type != LODGE:

@@ -35,6 +35,7 @@ from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.registry import dataset_of
 from ivcap_flows.registration.requirements import OnProgress, artifacts_in
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
+from ivcap_flows.threads import FILES
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
@@ -96,7 +97,7 @@ class Registering:
         """
         await through_outages(self._recall, self._options.stall_timeout)
         if self._out is not None:
-            await asyncio.to_thread(self._out.begin)
+            await FILES.run(self._out.begin)
         rows = (row for page in self._spool.pages("ready") for row in page)
         try:
             await all_of(self._register, rows, self._options.in_flight)

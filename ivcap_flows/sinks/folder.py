@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import Delivery
+from ivcap_flows.threads import FILES
 from ivcap_flows.whole_file import ensure_folder, whole_file
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class FolderSink:
         return f"{self.format}:{self.folder}"
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
-        await asyncio.to_thread(self._write, run, graph)
+        await FILES.run(self._write, run, graph)
         return Delivery("delivered")
 
     def _write(self, run: RunRow, graph: Graph) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +11,7 @@ from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.sinks.base import Delivery, shareable
 from ivcap_flows.sinks.contents import Contents
+from ivcap_flows.threads import alone
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
@@ -44,7 +44,7 @@ class OpenLineageSink:
         return self._name
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
-        return await asyncio.to_thread(_send, run, graph)
+        return await alone(_send, run, graph)
 
 
 def _send(run: RunRow, graph: Graph) -> Delivery:

@@ -27,6 +27,7 @@ from ivcap_flows.registration.references import References
 from ivcap_flows.registration.registrar import Registrar
 from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.sinks.base import REFUSALS, TRIAL, Delivery, is_trial
+from ivcap_flows.threads import JOURNAL
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow, Journal, RunRow
@@ -80,7 +81,7 @@ class ProvenaSink:
 
         Return the refusals, and the reason why nothing is registered although there is a workflow.
         """
-        intents = await asyncio.to_thread(self._work_intents, run, graph)
+        intents = await JOURNAL.run(self._work_intents, run, graph)
         succeeded = [intent for intent in intents if intent.state == "done" and intent.status == "succeeded"]
         work = [(intent, _WORK[intent.noun].model_validate(intent.outcome)) for intent in succeeded]
         chosen = [

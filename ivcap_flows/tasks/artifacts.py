@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from datetime import datetime
@@ -28,6 +27,7 @@ from ivcap_flows.tasks.sources import SourceLike, UploadSource, name_of, opened
 from ivcap_flows.tasks.there import state_there
 from ivcap_flows.tasks.uploads import content_of, upload, uploaded
 from ivcap_flows.tasks.waiting import PlannedError
+from ivcap_flows.threads import FILES, WHOLE_FILES
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.artifacts import ArtifactRecord
@@ -129,12 +129,12 @@ async def _download_artifact(
     urn, target = urn_of(artifact), Path(path)
     sha256 = await _digest(call, artifact)
     if sha256 is not None:
-        there = await asyncio.to_thread(_there, target, sha256, call.journal)
+        there = await WHOLE_FILES.run(_there, target, sha256, call.journal)
         if there is not None:
-            await asyncio.to_thread(state_there, target, call.journal, entity(urn, "artifact", sha256=sha256))
+            await WHOLE_FILES.run(state_there, target, call.journal, entity(urn, "artifact", sha256=sha256))
             return there
     try:
-        await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
+        await FILES.run(target.parent.mkdir, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The folder of {target} cannot be made: {error}", path=str(target)) from error
     return await call.client.artifacts.download(urn, target, sha256=sha256)
@@ -217,10 +217,10 @@ async def _untar_artifact(
     call = await IvcapCall.of(credentials)
     call.check(artifact)
     sha256 = await _digest(call, artifact)
-    was_there = await asyncio.to_thread(_is_filled, folder)
+    was_there = await FILES.run(_is_filled, folder)
     path = await call.client.artifacts.untar(urn_of(artifact), folder, sha256=sha256)
     if was_there:
-        await asyncio.to_thread(state_there, path, call.journal)
+        await WHOLE_FILES.run(state_there, path, call.journal)
     return path
 
 

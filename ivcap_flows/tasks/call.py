@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,6 +26,7 @@ from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.accounts import check_account, credentials_of
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
+from ivcap_flows.threads import alone
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -247,7 +247,7 @@ class ProvenaCall(_Call):
 async def _attempt() -> OpenedAttempt | None:
     if planning() is not None:
         return None
-    return attempt_at_hand() or await asyncio.to_thread(current_attempt)
+    return attempt_at_hand() or await alone(current_attempt)
 
 
 def of_deployment(attempt: OpenedAttempt | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -25,6 +24,7 @@ from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.sources import SourceLike, opened
 from ivcap_flows.tasks.uploads import SMALL_AT_ONCE, upload
+from ivcap_flows.threads import FILES, WHOLE_FILES
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.artifacts import ArtifactRecord
@@ -122,9 +122,9 @@ async def _put_folder(
 ) -> list[Artifact]:
     """Upload each file below `path` as an object of its relative name below a folder. See `_put_objects`."""
     root = Path(path)
-    if not await asyncio.to_thread(os.path.isdir, root):
+    if not await FILES.run(os.path.isdir, root):
         raise InputError(f"{root} is not a folder.", path=str(root))
-    files = await asyncio.to_thread(lambda: dict(files_in(root, root)))
+    files = await WHOLE_FILES.run(lambda: dict(files_in(root, root)))
     prefix = _prefix(folder)
     objects: dict[str, SourceLike] = {prefix + name: file for name, file in files.items()}
     return await _put_objects(collection, objects, policy=policy, credentials=credentials)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from ivcap_flows.tasks.folders import files_in
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.waiting import PlannedError
+from ivcap_flows.threads import WHOLE_FILES
 
 __all__ = [
     "adownload_dataset_files",
@@ -54,7 +54,7 @@ async def _upload_dataset_files(
     call.check(dataset)
     urn = urn_of(dataset)
     below = f"{to.rstrip('/')}/" if to else ""
-    files = await asyncio.to_thread(_contents, call, Path(source), below)
+    files = await WHOLE_FILES.run(_contents, call, Path(source), below)
     if only_planned("dataset files", f"{urn} {os.fspath(source)}"):
         place = f"urn:ivcap-flows:planned:{urn}"
         return [_handle(call, urn, path, f"{place}/{quote(path)}", content) for path, content in files.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from pathlib import Path
@@ -21,6 +20,7 @@ from ivcap_flows.provenance.records import entity, relation
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.there import state_there
+from ivcap_flows.threads import FILES, WHOLE_FILES
 
 __all__ = ["afetch_url", "fetch_url"]
 
@@ -51,14 +51,14 @@ async def _fetch_url(url: str, target: str | os.PathLike[str], *, media_type: st
     check_address(url)
     path, known = Path(os.path.abspath(target)), journal()  # noqa: ASYNC240 - reads the working directory only
     address = scrub_text(urldefrag(url).url)
-    there, validators = await asyncio.to_thread(_there, path, address, known)
+    there, validators = await WHOLE_FILES.run(_there, path, address, known)
     try:
-        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+        await FILES.run(path.parent.mkdir, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The folder of {path} cannot be made: {error}", path=str(path)) from error
     fetched = await fetch_if_changed(url, path, validators, before=there, media_type=media_type)
     if fetched is None:
-        await asyncio.to_thread(state_there, path, known)
+        await WHOLE_FILES.run(state_there, path, known)
     file, version = fetched or (there, validators)
     assert file is not None
     assert version is not None

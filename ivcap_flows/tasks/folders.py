@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -25,6 +24,7 @@ from ivcap_flows.tasks.collection_definitions import collection_urn, defined, ho
 from ivcap_flows.tasks.planned import planned_members
 from ivcap_flows.tasks.sources import UploadSource, opened, spooled
 from ivcap_flows.tasks.uploads import SMALL_AT_ONCE, upload
+from ivcap_flows.threads import WHOLE_FILES
 
 __all__ = ["files_in", "upload_as_collection", "upload_as_tar"]
 
@@ -55,7 +55,7 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
             call, sources[member], name=member, media_type=media_type_of(member), policy=policy, discriminator=member
         )
 
-    paths = await asyncio.to_thread(lambda: dict(files_in(folder, folder)))
+    paths = await WHOLE_FILES.run(lambda: dict(files_in(folder, folder)))
     async with AsyncExitStack() as held:
         sources = dict(zip(paths, await all_of(hashed, paths.values(), SMALL_AT_ONCE), strict=True))
         contents = [[member, source.size, source.sha256] for member, source in sources.items()]

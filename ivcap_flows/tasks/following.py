@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -12,7 +13,10 @@ from textwrap import shorten
 from typing import Any, Final
 
 from ivcap_flows.errors import PlatformError
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.handles import JobEvent
+from ivcap_flows.http.pauses import Pauses
+from ivcap_flows.http.pool import STREAMS_AT_ONCE
 from ivcap_flows.identity import ivcap_urn, urn_id
 from ivcap_flows.journal.rows import Wait
 from ivcap_flows.lru_cache import LruCache
@@ -26,6 +30,9 @@ logger = logger_of("ivcap_flows.waiting")
 
 MOST: Final = 8
 """The maximum number of orders and jobs that one wait follows: nobody reads more at a time."""
+PLACES: Final = STREAMS_AT_ONCE // 2
+"""How many logs and events all waits of this process read at once. They may take as long as the work, and downloads
+need streams, too."""
 PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between two readings of a log, from one that had new lines to one that had none for long."""
 LAST: Final = 2.0
@@ -43,6 +50,19 @@ class _Logged:
 
 
 _logged: Final[LruCache[str, _Logged]] = LruCache(1_000)
+_places: Final = PerProcess(lambda: threading.Semaphore(PLACES))
+
+
+@asynccontextmanager
+async def _place() -> AsyncIterator[None]:
+    """Wait for a place, and hold it in the block. The loops of this process share the places."""
+    places, pauses = _places(), Pauses(PAUSES[0], PAUSES[-1])
+    while not places.acquire(blocking=False):
+        await pauses.sleep()
+    try:
+        yield
+    finally:
+        places.release()
 
 
 @asynccontextmanager
@@ -98,7 +118,8 @@ async def _read_log(
     while not last:
         last, before, number = over.is_set(), logged.lines, 0
         try:
-            async with aclosing(call.client.orders.logs(await _order_of(call, wait))) as lines:
+            order = await _order_of(call, wait)
+            async with _place(), aclosing(call.client.orders.logs(order)) as lines:
                 async for line in lines:
                     number += 1
                     if number > logged.lines:
@@ -121,7 +142,10 @@ async def _order_of(call: IvcapCall, wait: Wait) -> str:
 
 async def _read_events(call: IvcapCall, wait: Wait, logged: _Logged, say: Callable[[str], None]) -> None:
     try:
-        async with aclosing(call.client.jobs.events(wait.service, wait.urn, last_id=logged.event)) as events:
+        async with (
+            _place(),
+            aclosing(call.client.jobs.events(wait.service, wait.urn, last_id=logged.event)) as events,
+        ):
             async for event in events:
                 logged.event = event.id or logged.event
                 say(_said(event))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -35,6 +34,7 @@ from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.registry import registering
 from ivcap_flows.tasks.terms import TermsLike, terms_of
 from ivcap_flows.tasks.waiting import PlannedError
+from ivcap_flows.threads import FILES, JOURNAL
 
 __all__ = ["aregister_model_runs", "register_model_runs"]
 
@@ -83,7 +83,7 @@ async def _register_model_runs(
         raise InputError(f"The argument in_flight must be at least 1, not {in_flight}.")
     if out is not None:
         rows_file = Path(source) if isinstance(source, str | Path) else None
-        await asyncio.to_thread(check_place, Path(out), rows_file)
+        await FILES.run(check_place, Path(out), rows_file)
     drafts = Drafts(call.client, call.journal, call.platform, call.account)
     rows, stated = await _rows(source, workflow, await terms_of(terms), call, drafts)
     shown = BatchArtifacts()
@@ -107,7 +107,7 @@ async def _register_model_runs(
             listed = "`ivcap-flows models validate` lists all faults" if in_file else "Prefect shows a table of them"
             raise batch.refusal(f". {listed}")
         if planning() is not None:
-            runs, kept = await asyncio.to_thread(_planned, batch, call)
+            runs, kept = await JOURNAL.run(_planned, batch, call)
             only_planned("model runs", report.source, origin=f"journal {call.journal.url}" if kept else None)
             return _result(call, report, runs)
         file = None if out is None else Path(os.path.abspath(out))  # noqa: ASYNC240 - asks for nothing but the folder
@@ -122,7 +122,7 @@ async def _register_model_runs(
                 out=file,
             )
         await shown.show_outcomes(batch.outcomes(), report)
-        handles = await asyncio.to_thread(_handles, batch, call.journal)
+        handles = await JOURNAL.run(_handles, batch, call.journal)
         troubles = list(islice(batch.outcomes("failed", "doubtful"), _NAMED))
     if (report.failed or report.doubtful) and raise_on_failure:
         raise _failure(report, troubles)

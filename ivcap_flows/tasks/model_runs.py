@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from ivcap_flows.tasks.describing import describing
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.terms import TermsLike, terms_of
 from ivcap_flows.tasks.waiting import PlannedError
+from ivcap_flows.threads import FILES
 
 # Provena's models take long to build. They are imported when a run is registered.
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ async def workflow_for(
     """
     from ivcap_flows.registration.workflows import Workflows
 
-    workflows = await asyncio.to_thread(Workflows.of, given)
+    workflows = await FILES.run(Workflows.of, given)
     run = call.attempt.run if call.attempt is not None else None
     found = workflows.for_work(work, run.flow_name if run is not None else None)
     if found is None:

@@ -35,6 +35,7 @@ from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.flow_run import end_cancelling, standing, wake
 from ivcap_flows.tasks.parking import pending_of
+from ivcap_flows.threads import JOURNAL, alone
 
 __all__ = ["Watcher", "watch_parked_runs"]
 
@@ -94,7 +95,7 @@ class Watcher:
         start_heartbeat(self._journal)
         try:
             # It may hold nothing for days, and the journal must not be moved away from it meanwhile.
-            await asyncio.to_thread(self._journal.processes.announce)
+            await JOURNAL.run(self._journal.processes.announce)
             self._tell("Watching the parked runs.")
             while end is None or time.monotonic() < end:
                 try:
@@ -125,7 +126,7 @@ class Watcher:
         for look in late:
             look.cancel()
         # One that was killed on another machine while it woke runs must not keep each later command from it.
-        await asyncio.to_thread(listen, self._journal)
+        await alone(listen, self._journal)
         ended = {attempt.id for look, attempt in looks.items() if look not in late and look.result()}
         until = time.monotonic() + _ONCE
         while True:
@@ -141,7 +142,7 @@ class Watcher:
         """Tend newly parked runs, and wake those whose work has ended."""
         parked = await self._parked()
         self._begin(parked)
-        await asyncio.to_thread(self._promise)
+        await alone(self._promise)
         ended = [attempt for attempt, _ in parked if self._tending[attempt.id].done()]
         # Two processes must not work on one run.
         left = await self._journal.ask(self._left, ended)
@@ -186,7 +187,7 @@ class Watcher:
     async def _parked(self) -> list[tuple[AttemptRow, Park]]:
         """Return the parked runs. It is recorded how those ended of which Prefect says that they did."""
         noted = await self._journal.ask(self._journal.parks.open)
-        return await asyncio.to_thread(self._still_parked, noted) if noted else []
+        return await alone(self._still_parked, noted) if noted else []
 
     def _still_parked(self, noted: list[tuple[AttemptRow, Park]]) -> list[tuple[AttemptRow, Park]]:
         # Read the journal first: after a process has left, Prefect's state of its run is final.
@@ -243,7 +244,7 @@ class Watcher:
         with self._journal.leases.hold(_WAKING) as mine:
             if not mine:
                 return 0
-            return sum(await asyncio.gather(*(asyncio.to_thread(self._wake_one, attempt) for attempt in attempts)))
+            return sum(await loop.all_of(lambda attempt: alone(self._wake_one, attempt), attempts))
 
     def _wake_one(self, attempt: AttemptRow) -> bool:
         about, run = f"wake {attempt.run_id}", short_run(attempt.run_id)

@@ -39,6 +39,7 @@ from ivcap_flows.tasks.missing import noticing
 from ivcap_flows.tasks.orders import a_wait_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
 from ivcap_flows.tasks.waiting import Patience, wait_of
+from ivcap_flows.threads import alone
 
 __all__ = ["READING", "a_wait_or_park", "pending_of", "wait_or_park"]
 
@@ -294,7 +295,7 @@ async def _parked(stay: _Stay, asked: _Asked, own: OwnRun | Obstacle) -> State[A
         hindered: Obstacle
         if isinstance(own, Obstacle):
             hindered = own
-        elif isinstance(again := await asyncio.to_thread(own.judge), Obstacle):
+        elif isinstance(again := await alone(own.judge), Obstacle):
             hindered = again
         else:
             left = await stay.park(own, asked, again)
@@ -377,14 +378,14 @@ class _Stay:
         opened, journal = self.call.attempt, self.call.journal
         waits = [wait for wait in self.waits if wait.urn in self.pending]
         try:
-            if not await asyncio.to_thread(recorder().flush, _FLUSH):
+            if not await alone(recorder().flush, _FLUSH):
                 return Obstacle("the run's facts are still being written to the journal", passing=True)
             now = await journal.ask(journal.now)
             # A journal may store the name of a block, but not the credentials themselves.
             asks = self.call.platform, self.call.account, block_name(asked.credentials)
             watched = await journal.ask(journal.leases.held, watcher_of(*asks))
             seconds = min(self.left, rest([self._age(wait, asked, now) for wait in waits], watched=watched))
-            prefect_now = await asyncio.to_thread(own.now)
+            prefect_now = await alone(own.now)
             if isinstance(prefect_now, Obstacle):
                 return prefect_now
             wake_at = prefect_now + timedelta(seconds=seconds)
@@ -397,7 +398,7 @@ class _Stay:
         cause = f"Parked: waits for {in_words(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
         if again:
             cause += f" When it wakes, {some_of(again)} {'runs' if len(again) == 1 else 'run'} again."
-        left = await asyncio.to_thread(own.park, wake_at, cause)
+        left = await alone(own.park, wake_at, cause)
         try:
             if isinstance(left, Obstacle):
                 await journal.ask(journal.parks.note, opened.attempt.id, None)
@@ -405,7 +406,7 @@ class _Stay:
                 # If the worker was killed, its console is gone and logging exits. The run has left anyway.
                 with contextlib.suppress(SystemExit):
                     logger.info(cause)
-                await asyncio.to_thread(close_attempt, opened, "parked", cause)
+                await alone(close_attempt, opened, "parked", cause)
         except JournalError as error:
             # This process can do nothing more for the run. The next attempt records how this one ended.
             logger.warning("Could not record in the journal how this attempt ended; the next attempt does: %s", error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ivcap_flows.journal import IntentRow
 from ivcap_flows.registration.yaml_file import read_yaml
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.threads import FILES
 
 __all__ = [
     "afind_service",
@@ -81,7 +81,7 @@ async def _register_service(
     if isinstance(definition, Mapping):
         wanted = dict(definition)
     else:
-        wanted = await asyncio.to_thread(read_yaml, Path(definition), _DEFINITION, "fields of the service")
+        wanted = await FILES.run(read_yaml, Path(definition), _DEFINITION, "fields of the service")
     wanted = canonical_form(wanted, "definition")
     urn = await call.client.services.urn_of(wanted)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, Final, TypeAlias
 from ivcap_flows.capture.files import Digests, file_at, forget
 from ivcap_flows.errors import InputError, IntegrityError
 from ivcap_flows.file_state import FileState, reading
+from ivcap_flows.threads import JOURNAL, WHOLE_FILES, alone
 
 __all__ = ["SourceLike", "UploadSource", "name_of", "opened", "spooled"]
 
@@ -65,7 +65,7 @@ async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[UploadSo
     interrupted upload can go back. A stream is read to its end; a seekable one is then set back to its old position.
     Raises InputError for any other source.
     """
-    file = await asyncio.to_thread(_file, Path(source), digests) if isinstance(source, str | os.PathLike) else None
+    file = await WHOLE_FILES.run(_file, Path(source), digests) if isinstance(source, str | os.PathLike) else None
     if file is None:
         async with spooled(_blocks(source)) as spool:
             yield spool
@@ -73,7 +73,7 @@ async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[UploadSo
     try:
         yield file
     except IntegrityError:
-        await asyncio.to_thread(forget, file.path, digests)
+        await JOURNAL.run(forget, file.path, digests)
         raise
 
 
@@ -90,7 +90,7 @@ def _file(path: Path, digests: Digests) -> UploadSource | None:
 async def spooled(blocks: Iterable[bytes]) -> AsyncIterator[UploadSource]:
     """Write blocks of bytes to a temporary file that exists while the block runs."""
     with tempfile.TemporaryDirectory(prefix="ivcap-flows-") as folder:
-        yield await asyncio.to_thread(_spool, blocks, Path(folder, "spool"))
+        yield await alone(_spool, blocks, Path(folder, "spool"))
 
 
 def _spool(blocks: Iterable[bytes], path: Path) -> UploadSource:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from ivcap_flows.errors import InputError
+from ivcap_flows.threads import FILES
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.terms import Terms
@@ -28,7 +28,7 @@ async def terms_of(given: TermsLike) -> Terms | None:
     if given is None or isinstance(given, Terms):
         return given
     if isinstance(given, Path) or (isinstance(given, str) and given.endswith((".yaml", ".yml"))):
-        return await asyncio.to_thread(read_terms, Path(given))
+        return await FILES.run(read_terms, Path(given))
     if isinstance(given, str):
         return await load_block(ProvenaTerms, given)
     raise InputError(f"Give Terms, the path of a YAML file, or the name of a block ProvenaTerms, not {given!r:.100}.")

@@ -17,6 +17,7 @@ from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import ForbiddenError, NotFoundError
 from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, ivcap_urn, short_id, without_key
 from ivcap_flows.loop import all_of
+from ivcap_flows.threads import JOURNAL
 from ivcap_flows.work.kinds import JOBS, LOOKED_AT, ORDERS, is_of, read_listed
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ async def _done(
     limit: int = LOOKED_AT,
 ) -> list[IntentRow]:
     """Return the journal's newest effects of a noun in the client's account that are done."""
-    rows = await asyncio.to_thread(journal.intents.where, noun=noun, only=only, newest=True, limit=limit)
+    rows = await JOURNAL.run(journal.intents.where, noun=noun, only=only, newest=True, limit=limit)
     place = await client.platform(), await client.account()
     return [row for row in rows if row.state == "done" and (row.platform, row.account) == place]
 

@@ -24,7 +24,7 @@ ROOMS = [
     "http",
     "loop",
     "canonical",
-    "settings|handles|secrets|file_state|arguments|whole_file",
+    "settings|handles|secrets|file_state|arguments|whole_file|threads",
     "local",
     "identity|errors|media_types|lru_cache|forked|plain_text",
 ]

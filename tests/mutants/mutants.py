@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from capture_mutants import CAPTURE
 from mutant import Mutant, SetAttribute
 
-from ivcap_flows import canonical
+from ivcap_flows import canonical, threads
 from ivcap_flows.blocks.block_login import BlockLogin
 from ivcap_flows.capture import files, observing, pending_calls, values
 from ivcap_flows.capture.calls import Call
@@ -75,6 +75,7 @@ from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
 from ivcap_flows.tasks import (
+    following,
     jobs,
     missing,
     model_run_changes,
@@ -82,6 +83,7 @@ from ivcap_flows.tasks import (
     park_watcher,
     parking,
     registry,
+    sources,
     submission_limit,
     uploads,
 )
@@ -712,6 +714,25 @@ def replies_unjudged(patch: SetAttribute) -> None:
     patch(session, "misfit", lambda *_: None)
 
 
+def all_in_the_loops_threads(patch: SetAttribute) -> None:
+    def begin(_: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+
+    patch(threads, "_begin", begin)
+
+
+def following_takes_all(patch: SetAttribute) -> None:
+    patch(following, "_place", nullcontext)
+
+
+def whole_files_in_the_threads_of_blocks(patch: SetAttribute) -> None:
+    patch(sources, "WHOLE_FILES", threads.FILES)
+
+
+def archives_in_the_threads_of_blocks(patch: SetAttribute) -> None:
+    patch(archive, "UNPACKING", threads.FILES)
+
+
 def block_not_checked(patch: SetAttribute) -> None:
     async def unchecked(self: BlockLogin) -> None:
         pass
@@ -1027,6 +1048,12 @@ MUTANTS: Final = {
         "what a workflow declares leads from no run to another", items_of_the_task_that_needs_them
     ),
     "update only adds": Mutant("an update leaves one active aspect", update_only_adds),
+    "all in the loop's threads": Mutant("what waits leaves names to be looked up", all_in_the_loops_threads),
+    "following takes all streams": Mutant("what is followed leaves streams for downloads", following_takes_all),
+    "whole files in the threads of blocks": Mutant(
+        "a request does not wait for another's digest", whole_files_in_the_threads_of_blocks
+    ),
+    "archives in the threads of blocks": Mutant("nor for an archive to arrive", archives_in_the_threads_of_blocks),
     "block not checked": Mutant("no refresh token is spent whose successor cannot be stored", block_not_checked),
     "connections kept": Mutant("a reply that comes twice meets no other request", connections_kept),
     "a connection for each read": Mutant("reads share connections", a_connection_for_each_read),

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
+import anyio
 import pytest
 from eventually import until
 
+from ivcap_flows import loop
+from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import hide
 from ivcap_flows.errors import OrderFailedError
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.identity import urn_id
-from ivcap_flows.tasks import OrderStep, following, parking, request_job, run_job, run_orders, running, wait_for_jobs
+from ivcap_flows.tasks import (
+    OrderStep,
+    following,
+    parking,
+    request_job,
+    run_job,
+    run_orders,
+    running,
+    upload_artifact,
+    wait_for_jobs,
+)
 
 SLOW = """
 import time
@@ -77,6 +94,38 @@ def test_what_a_job_says_is_logged_while_it_runs_and_once(in_flow, serve, unique
     assert {"begins **********", "ends\ufffd[2J", "executing", "succeeded"} < set(lines) and len(lines) == len(
         set(lines)
     )
+
+
+@pytest.mark.catches("following takes all streams")
+def test_what_is_followed_leaves_streams_for_downloads(in_flow, serve, unique, said, caplog, tmp_path, monkeypatch):
+    """However long the work takes that many waits follow. What has no place yet is followed once it has one."""
+    monkeypatch.setattr(following, "_places", PerProcess(lambda: threading.Semaphore(2)))
+    monkeypatch.setattr(following, "PAUSES", (0.05,))
+    slow = serve("following-slow", SLOW, [*MESSAGE, {"name": "file", "type": "string"}])
+    file, source = tmp_path / "begun", tmp_path / "source"
+    source.write_text(unique)
+
+    async def downloaded(urn):
+        client = await ivcap_client(None, deployed=False)
+        return await asyncio.wait_for(client.artifacts.download(urn, tmp_path / "target"), 10)
+
+    def body():
+        artifact = upload_artifact(source)
+        client = loop.run(ivcap_client(None, deployed=False))
+        monkeypatch.setattr(client._session._pool, "_streams", anyio.Semaphore(3))
+        jobs = [request_job(slow, {"message": f"{unique} {number}", "file": str(file)}) for number in range(4)]
+        with ThreadPoolExecutor() as threads:
+            waits = [threads.submit(copy_context().run, wait_for_jobs, [job], follow=True) for job in jobs]
+            try:
+                until(lambda: sum("| ivcap.job.event" in each.getMessage() for each in caplog.records) >= 2)
+                there = loop.run(downloaded(artifact.urn))
+            finally:
+                file.touch()
+            return there, [job for wait in waits for job in wait.result()]
+
+    there, jobs = in_flow(body)
+    assert there.size == len(unique)
+    assert all("ends\ufffd[2J" in said(job) for job in jobs)
 
 
 def test_of_many_orders_the_first_are_followed(in_flow, quick, unique, said, caplog, monkeypatch):
