@@ -205,11 +205,12 @@ class OutcomeError(IvcapFlowsError):
 
 
 class OrderFailedError(OutcomeError):
-    """Orders ended as `failed` or `error`. Data: `orders` (handles), `logs` (the end of each log, by URN)."""
+    """Orders ended as `failed` or `error`. Data: `orders` (handles), `logs` (the end of each log, by URN), and where
+    `run_orders` then stopped, `not_requested` (the keys or numbers of the steps)."""
 
 
 class JobFailedError(OutcomeError):
-    """Jobs ended as `failed` or `error`. Data: `jobs` (handles)."""
+    """Jobs ended as `failed` or `error`. Data: `jobs` (handles), and `not_requested` as for orders."""
 
 
 class RegistrationFailedError(OutcomeError):

@@ -14,7 +14,7 @@ from ivcap_flows.durable.effects import (
     Resume,
     Reusable,
 )
-from ivcap_flows.durable.perform import perform
+from ivcap_flows.durable.perform import perform, requested_before
 from ivcap_flows.durable.plan import Plan, Planned, plan, planning
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.runs import LogicalRun
@@ -38,4 +38,5 @@ __all__ = [
     "perform",
     "plan",
     "planning",
+    "requested_before",
 ]

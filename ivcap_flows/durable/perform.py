@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar, cast
 
@@ -14,14 +16,14 @@ from ivcap_flows.durable.plan import Plan, planning
 from ivcap_flows.durable.preview import preview
 from ivcap_flows.durable.scopes import expand, is_second_call, warn_shared
 from ivcap_flows.durable.submission import Submission, in_run
-from ivcap_flows.errors import FencedError, InDoubtError, InputError
+from ivcap_flows.errors import FencedError, InDoubtError, InputError, IvcapFlowsError
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import How, OncePer, key_of, key_of_generation
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.threads import JOURNAL
 
-__all__ = ["perform"]
+__all__ = ["perform", "requested_before"]
 
 T = TypeVar("T")
 
@@ -31,6 +33,31 @@ _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
 _SAID_AFTER: Final = 3.0
 """Seconds of waiting for another call after which the log says who works on the effect."""
+
+
+_only_looked_up: ContextVar[bool] = ContextVar("ivcap_flows_only_looked_up", default=False)
+
+
+class _LookedUp(BaseException):
+    def __init__(self, newest: IntentRow | None) -> None:
+        self.newest = newest
+
+
+async def requested_before(request: Callable[[], Awaitable[object]]) -> IntentRow | None:
+    """Return what the journal has of the effect that `request` would perform, if that was sent; it is not now.
+
+    What is wrong with the request is for the request itself to say.
+    """
+    token = _only_looked_up.set(True)
+    try:
+        await request()
+    except _LookedUp as found:
+        return found.newest if found.newest is not None and found.newest.state in ("sent", "done") else None
+    except IvcapFlowsError:
+        return None
+    finally:
+        _only_looked_up.reset(token)
+    return None
 
 
 async def perform(
@@ -59,6 +86,8 @@ async def perform(
     journal, attempt = caller.journal, caller.attempt
     # In a thread: the first request with a secret reads or makes the journal's key file.
     wanted = await JOURNAL.run(_intent, effect, _scope(effect.once_per, attempt, plan), caller)
+    if _only_looked_up.get():
+        raise _LookedUp(await journal.ask(journal.intents.newest, wanted.base_key))
     if caller.clock is not None and caller.clock.time is not None:
         wanted = replace(wanted, platform_time=caller.clock.time.earliest)
     # Most effects are new. For these the claim alone is enough, and the newest generation is not read before.

@@ -188,7 +188,8 @@ class Park:
     """What a run waits for that leaves its process, and when Prefect wakes it. A run's parks count from round 1.
 
     `platform` and `account` are those by which it asks. `credentials` is the name of a block, or None for the
-    environment's credentials. `began_at` is when the run began to wait for these, in the first of its rounds.
+    environment's credentials. `began_at` is when the run began to wait for these, in the first of its rounds. `enough`
+    is how many of them must have ended to wake the run earlier; None for all.
     """
 
     round: int
@@ -198,6 +199,7 @@ class Park:
     waits: tuple[Wait, ...]
     began_at: datetime
     wake_at: datetime
+    enough: int | None = None
 
     @property
     def urns(self) -> frozenset[str]:

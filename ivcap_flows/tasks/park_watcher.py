@@ -1,4 +1,4 @@
-"""The watcher: wakes parked runs as soon as all orders and jobs that they wait for have ended.
+"""The watcher: wakes parked runs as soon as enough of the orders and jobs that they wait for have ended.
 
 It is optional: without it, a parked run wakes at its wake time, which is later. If several watch, they share what they
 poll, and one of them wakes each run.
@@ -211,23 +211,24 @@ class Watcher:
             end_parked(self._journal, attempt, word)
 
     async def _tend(self, attempt: AttemptRow, park: Park) -> None:
-        """Return when all work that a run waits for has ended. Uses no thread, however many runs are parked."""
+        """Return when enough work that a run waits for has ended. Uses no thread, however many runs are parked."""
         while True:
             if await self._has_ended(attempt, park):
                 return
             await asyncio.sleep(_AFTER_TROUBLE)
 
     async def _has_ended(self, attempt: AttemptRow, park: Park) -> bool:
-        """Wait until all work of a run has ended. Return False if its platform cannot be asked."""
+        """Wait until enough work of a run has ended. Return False if its platform cannot be asked."""
         run, watcher = short_run(attempt.run_id), watcher_of(park.platform, park.account, park.credentials)
         try:
             call = await self._call(run, park)
             if call is None:
                 return False
-            pending = await pending_of(call, park.waits, timeout=_SURE)
+            enough = park.enough or len(park.waits)
+            pending = await pending_of(call, park.waits, timeout=_SURE, enough=enough)
             self._polled.add(watcher)
-            if pending:
-                await pending_of(call, park.waits, timeout=None)
+            if len(park.waits) - len(pending) < enough:
+                await pending_of(call, park.waits, timeout=None, enough=enough)
         except Exception as error:  # noqa: BLE001 - trouble with one run must not keep the others asleep
             self._polled.discard(watcher)
             # Do not wake the run: it would park again, and the watcher would wake it again.

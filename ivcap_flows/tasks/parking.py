@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, TypeVar, overload
@@ -38,10 +38,11 @@ from ivcap_flows.tasks.jobs import a_wait_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.missing import noticing
 from ivcap_flows.tasks.orders import a_wait_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
+from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import Patience, wait_of
 from ivcap_flows.threads import alone
 
-__all__ = ["READING", "a_wait_or_park", "pending_of", "wait_or_park"]
+__all__ = ["READING", "a_ended_or_park", "a_wait_or_park", "ended_or_park", "pending_of", "wait_or_park"]
 
 logger = logger_of("ivcap_flows.waiting")
 
@@ -172,6 +173,43 @@ async def a_wait_or_park(
     return _in_order(work, ended)
 
 
+def ended_or_park(
+    work: Sequence[W],
+    *,
+    enough: int,
+    timeout: float | None,
+    follow: bool,
+    credentials: IvcapCredentialsLike,
+) -> list[W]:
+    """Wait as `wait_or_park` does until some of this work has ended, and return that, as it was given.
+
+    In the process one is enough, since the next step can begin. A run that has parked wakes once `enough` have ended:
+    each start costs minutes of a worker. With `enough=0`, return what has ended by now.
+    """
+    asked = _Asked.of(work, timeout, credentials, follow, enough)
+    return _ended(work, loop.run(_wait_for_some(asked, OwnRun.here())))
+
+
+async def a_ended_or_park(
+    work: Sequence[W],
+    *,
+    enough: int,
+    timeout: float | None,
+    follow: bool,
+    credentials: IvcapCredentialsLike,
+) -> list[W]:
+    """Like `ended_or_park`, for asynchronous flows."""
+    asked = _Asked.of(work, timeout, credentials, follow, enough)
+    return _ended(work, await loop.arun(_wait_for_some(asked, OwnRun.here())))
+
+
+def _ended(work: Sequence[W], decided: State[Any] | set[str]) -> list[W]:
+    """Return the work that is not pending, or leave the process."""
+    if isinstance(decided, State):
+        raise Pause(state=decided)
+    return [each for each in work if each.urn not in decided]
+
+
 def _in_order(work: Sequence[Order | Job | str], ended: Sequence[Any]) -> list[Any]:
     by_urn = {each.urn: each for each in ended}
     return [by_urn[urn_of(each)] for each in work]
@@ -202,27 +240,47 @@ def _is_job(each: Order | Job | str) -> bool:
     raise InputError(f"Pass orders and jobs to wait for: {urn} is neither.")
 
 
-async def pending_of(call: IvcapCall, waits: Collection[Wait], *, timeout: float | None) -> set[str]:
-    """Wait at most `timeout` seconds, and return the URNs of the work that has not ended."""
+async def pending_of(
+    call: IvcapCall,
+    waits: Collection[Wait],
+    *,
+    timeout: float | None,
+    enough: int | None = None,
+    told: Callable[[Mapping[str, Any]], None] | None = None,
+) -> set[str]:
+    """Wait at most `timeout` seconds, and return the URNs of the work that has not ended.
 
-    async def of(source: Any, noun: str) -> Collection[str]:
+    With `enough`, return as soon as so many have ended. `told` is called as by `wait_for`.
+    """
+    pending, wanted = {wait.urn for wait in waits}, len(waits) if enough is None else enough
+    reached = asyncio.Event()
+
+    def hear(seen: Mapping[str, Any]) -> None:
+        if told is not None:
+            told(seen)
+        pending.difference_update(urn for urn, record in seen.items() if not isinstance(record, str))
+        if len(waits) - len(pending) >= wanted:
+            reached.set()
+
+    async def of(source: Any, noun: str) -> None:
         some = [wait for wait in waits if wait.noun == noun]
-        if not some:
-            return ()
-        try:
-            await wait_for(call, source, some, timeout=timeout)
-        except WaitTimeoutError as error:
-            return error.pending  # type: ignore[no-any-return]
-        return ()
+        with contextlib.suppress(WaitTimeoutError):
+            await wait_for(call, source, some, timeout=timeout, told=hear)
 
     both = of(OrderSource(call.client.orders), "order"), of(JobSource(call.client.jobs), "job")
-    tasks = [asyncio.ensure_future(each) for each in both]
+    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(each) for each in both]
+    all_of_it: asyncio.Future[Any] = asyncio.gather(*tasks)
+    hearing: asyncio.Future[Any] = asyncio.ensure_future(reached.wait())
     try:
-        return {urn for some in await asyncio.gather(*tasks) for urn in some}
+        await asyncio.wait([all_of_it, hearing], return_when=asyncio.FIRST_COMPLETED)
+        if all_of_it.done():
+            all_of_it.result()
+        return pending
     finally:
-        # If one failed, the other would go on for nobody.
-        for task in tasks:
+        # What is left would go on for nobody.
+        for task in (*tasks, hearing):
             task.cancel()
+        await asyncio.gather(*tasks, hearing, return_exceptions=True)
 
 
 @dataclass(frozen=True)
@@ -233,14 +291,21 @@ class _Asked:
     timeout: float | None
     credentials: IvcapCredentialsLike
     follow: bool
+    enough: int | None
+    """How much of it must have ended to wake a parked run; None for all."""
 
     @classmethod
     def of(
-        cls, work: Sequence[Order | Job | str], timeout: float | None, credentials: IvcapCredentialsLike, follow: bool
+        cls,
+        work: Sequence[Order | Job | str],
+        timeout: float | None,
+        credentials: IvcapCredentialsLike,
+        follow: bool,
+        enough: int | None = None,
     ) -> _Asked:
         # Who wakes a parked run is in no flow, so the flow's credentials are noted as if they had been given.
         given = credentials_of("ivcap", credentials, attempt_at_hand())
-        return cls({urn_of(each): each for each in work}, timeout, given, follow)
+        return cls({urn_of(each): each for each in work}, timeout, given, follow, enough)
 
     @property
     def orders(self) -> list[Any]:
@@ -270,28 +335,45 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float:
     patience = Patience.of(asked.work, asked.timeout)
     if planning() is not None or not asked.work:
         return patience.until
-    call = await patience.read(lambda: IvcapCall.of(asked.credentials))
-    call.check(list(asked.work.values()))
-    waits = await patience.read(lambda: asked.waits(call))
+    call, waits = await _asking(asked, patience)
     async with following(call, waits, asked=asked.follow):
         stay = await _Stay.begin(call, waits, patience)
         left = await _parked(stay, asked, own)
     if left is not None:
         return left
-    if stay.pending and stay.left <= 0:
-        late = [wait for wait in stay.waits if wait.urn in stay.pending]
-        stay.time_out()
-        raise WaitTimeoutError(
-            f"{len(late)} of {len(stay.waits)} orders and jobs not finished after {asked.timeout:g} s: "
-            f"{in_words(late)}. They continue on the platform; call again to wait longer.",
-            pending=[wait.urn for wait in late],
-        )
-    return stay.until if stay.pending else _to_read(stay.until)
+    if not stay.is_over and stay.left <= 0:
+        raise stay.time_out(asked.timeout)
+    return _to_read(stay.until) if stay.is_over else stay.until
+
+
+@noticing
+async def _wait_for_some(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | set[str]:
+    """Wait, and try to park after a while. Return the state to leave the process with, or the URNs that are pending."""
+    patience = Patience.of(asked.work, asked.timeout)
+    call, waits = await _asking(asked, patience)
+    if not asked.enough:
+        return await pending_of(call, waits, timeout=0)
+    async with following(call, waits, asked=asked.follow), progress_of(f"{waits[0].noun}s", asked.work) as told:
+        stay = await _Stay.begin(call, waits, patience, asked.enough, told)
+        left = await _parked(stay, asked, own)
+        if left is None and not stay.is_over:
+            await stay.look(stay.left)
+    if left is not None:
+        return left
+    if not stay.is_over:
+        raise stay.time_out(asked.timeout)
+    return stay.pending
+
+
+async def _asking(asked: _Asked, patience: Patience) -> tuple[IvcapCall, list[Wait]]:
+    call = await patience.read(lambda: IvcapCall.of(asked.credentials))
+    call.check(list(asked.work.values()))
+    return call, await patience.read(lambda: asked.waits(call))
 
 
 async def _parked(stay: _Stay, asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | None:
     """Park as soon as nothing hinders it. Return None if that will not be before the end of the wait."""
-    while stay.pending and stay.left > SHORTEST:
+    while not stay.is_over and stay.left > SHORTEST:
         hindered: Obstacle
         if isinstance(own, Obstacle):
             hindered = own
@@ -305,7 +387,7 @@ async def _parked(stay: _Stay, asked: _Asked, own: OwnRun | Obstacle) -> State[A
         stay.tell(hindered)
         if not hindered.passing:
             break
-        stay.pending = await pending_of(stay.call, stay.waits, timeout=min(AGAIN, stay.left))
+        await stay.look(min(AGAIN, stay.left))
     return None
 
 
@@ -318,10 +400,21 @@ class _Stay:
     began_at: datetime
     until: float
     """The end of the caller's timeout, by this process's monotonic clock."""
+    enough: int | None = None
+    """How much must have ended to wake the run, if it parks; None for all."""
+    told: Callable[[Mapping[str, Any]], None] | None = None
+    """Shows how the work stands, where no task that waits for it does."""
     pending: set[str] = field(default_factory=set)
 
     @classmethod
-    async def begin(cls, call: IvcapCall, waits: list[Wait], patience: Patience) -> _Stay:
+    async def begin(
+        cls,
+        call: IvcapCall,
+        waits: list[Wait],
+        patience: Patience,
+        enough: int | None = None,
+        told: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> _Stay:
         """Wait for the time before parking; a run that has woken, for a moment, even if its timeout has passed."""
         park_after = max(LEAST, Settings.current().park_after)
         assert call.attempt is not None
@@ -334,9 +427,9 @@ class _Stay:
             logger.warning("The earlier rounds of this wait cannot be read; its time counts from now: %s", error)
             now, attempts = datetime.now(timezone.utc), []
         began_at = now - timedelta(seconds=time.monotonic() - patience.began)
-        stay = cls(call, waits, began_at, patience.until)
+        stay = cls(call, waits, began_at, patience.until, enough, told)
         woken = any(each.park is not None and each.park.urns <= urns for each in attempts)
-        stay.pending = await pending_of(call, waits, timeout=min(WOKEN if woken else park_after, patience.left))
+        await stay.look(min(WOKEN if woken else park_after, patience.left))
         # A shorter wait never parks, so the rounds are of another wait for the same work.
         if stay.pending and patience.timeout > park_after + SHORTEST:
             stay._go_on(attempts)
@@ -359,10 +452,26 @@ class _Stay:
             self.until -= (self.began_at - min(began)).total_seconds()
             self.began_at = min(began)
 
-    def time_out(self) -> None:
-        """Let a later wait of this attempt for the same work have its own time."""
+    async def look(self, seconds: float) -> None:
+        """Wait so long at most. In the process, the first end is enough for who does not wait for all."""
+        enough = None if self.enough is None else 1
+        self.pending = await pending_of(self.call, self.waits, timeout=seconds, enough=enough, told=self.told)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether enough has ended."""
+        return not self.pending if self.enough is None else len(self.pending) < len(self.waits)
+
+    def time_out(self, timeout: float | None) -> WaitTimeoutError:
+        """Return the error to raise. A later wait of this attempt for the same work has its own time."""
         assert self.call.attempt is not None
         _timed_out.append((self.call.attempt.attempt.id, self.began_at))
+        late = [wait for wait in self.waits if wait.urn in self.pending]
+        return WaitTimeoutError(
+            f"{len(late)} of {len(self.waits)} orders and jobs not finished after {timeout:g} s: "
+            f"{in_words(late)}. They continue on the platform; call again to wait longer.",
+            pending=[wait.urn for wait in late],
+        )
 
     @property
     def left(self) -> float:
@@ -391,11 +500,13 @@ class _Stay:
             wake_at = prefect_now + timedelta(seconds=seconds)
             attempts = await journal.ask(journal.runs.attempts, opened.run.id)
             number = 1 + sum(each.park is not None for each in attempts if each.id != opened.attempt.id)
-            park = Park(number, *asks, tuple(waits), self.began_at, wake_at)
+            enough = None if self.enough is None else min(self.enough, len(waits))
+            park = Park(number, *asks, tuple(waits), self.began_at, wake_at, enough)
             await journal.ask(journal.parks.note, opened.attempt.id, park)
         except JournalError as error:
             return Obstacle(f"the journal cannot record that the run parks: {error}", passing=True)
-        cause = f"Parked: waits for {in_words(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
+        what = in_words(waits) if enough is None else f"{enough} of {in_words(waits)}"
+        cause = f"Parked: waits for {what}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
         if again:
             cause += f" When it wakes, {some_of(again)} {'runs' if len(again) == 1 else 'run'} again."
         left = await alone(own.park, wake_at, cause)

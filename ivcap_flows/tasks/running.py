@@ -6,23 +6,28 @@ They are no tasks, so that the run can park while it waits. Each request and eac
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Final, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
+from ivcap_flows import loop
 from ivcap_flows.arguments import several, texts
-from ivcap_flows.durable import planning
-from ivcap_flows.errors import InputError
+from ivcap_flows.durable import planning, requested_before
+from ivcap_flows.durable.wording import listed
+from ivcap_flows.errors import InputError, OutcomeError
 from ivcap_flows.handles import Aspect, Collection, Job, Order, Service
 from ivcap_flows.identity import OncePer
+from ivcap_flows.journal import IntentRow
 from ivcap_flows.loop import AT_ONCE, all_in_threads, all_of
 from ivcap_flows.tasks.call import IvcapCredentialsLike
-from ivcap_flows.tasks.jobs import a_wait_for_jobs, arequest_job, request_job, wait_for_jobs
-from ivcap_flows.tasks.orders import a_wait_for_orders, aplace_order, place_order, wait_for_orders
+from ivcap_flows.tasks.jobs import _request_job, a_wait_for_jobs, arequest_job, request_job, wait_for_jobs
+from ivcap_flows.tasks.orders import _place_order, a_wait_for_orders, aplace_order, place_order, wait_for_orders
 from ivcap_flows.tasks.pair import refuse_in_asynchronous_flow
-from ivcap_flows.tasks.parking import READING, a_wait_or_park, wait_or_park
+from ivcap_flows.tasks.parking import READING, a_ended_or_park, a_wait_or_park, ended_or_park, wait_or_park
 from ivcap_flows.tasks.service_request import ServiceRequest
+from ivcap_flows.tasks.step_window import StepWindow
 from ivcap_flows.tasks.waiting import function_called, requested_with
 
 __all__ = [
@@ -80,6 +85,7 @@ def run_orders(  # type: ignore[overload-overlap] # a mapping whose keys are ste
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -93,6 +99,7 @@ def run_orders(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -105,6 +112,7 @@ def run_orders(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -116,18 +124,23 @@ def run_orders(
     Call it in the flow's body, where it waits like `wait_or_park`: a deployed run may park, and then begins again from
     its first line, so your own tasks need a persisted result or the tag `replay-safe`.
 
-    At most `at_once` orders are on their way together, by default all: the next ones are placed when these have ended.
-    Eight are placed at a time. An order is placed once, however often the flow is killed, retried or started again.
-    What is on its way together has `timeout` seconds to end, by default any time; then WaitTimeoutError is raised. With
+    At most `at_once` orders are on their way together, by default all: as soon as one has ended, the next is placed.
+    Eight are placed at a time. An order is placed once, however often the flow is killed, retried or started again, and
+    one that is on its way has its place, whatever `at_once` says then. A run that has parked wakes once a quarter of
+    the places is free, and once all are placed, when all have ended. If for `timeout` seconds since the last order was
+    placed no place gets free, or in the end not all have ended, WaitTimeoutError is raised; by default never. With
     `follow`, the flow's log shows what the services say, of the first eight orders on their way together, until the run
     parks.
 
     With `max_resubmits`, an order that failed is placed again, so many times at most for each step, in all attempts of
     the run together. Each costs again. Use it for failures that pass, such as a lost machine: a service that refuses
-    its parameters refuses them each time. If orders have failed after that, OrderFailedError names each with the end of
-    its log; with `raise_on_failure=False`, they are among the results. Raises the errors of `place_order`.
+    its parameters refuses them each time. If orders have failed after that, no further step is ordered, and when those
+    on their way have ended, OrderFailedError names each that failed with the end of its log, and what was not ordered.
+    With `keep_going`, all steps are ordered before it is raised. With `raise_on_failure=False` they are, too, and the
+    failed orders are among the results. Raises the errors of `place_order`.
     """
-    return _run(_ORDERS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, follow, credentials))
+    options = _Options(at_once, max_resubmits, raise_on_failure, keep_going, timeout, follow, credentials)
+    return _run(_ORDERS, steps, options)
 
 
 @overload
@@ -137,6 +150,7 @@ async def arun_orders(  # type: ignore[overload-overlap]
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -150,6 +164,7 @@ async def arun_orders(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -162,12 +177,14 @@ async def arun_orders(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Order] | list[Order]:
     """Like `run_orders`, for asynchronous flows. Await it directly in the flow's body."""
-    return await _arun(_ORDERS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, follow, credentials))
+    options = _Options(at_once, max_resubmits, raise_on_failure, keep_going, timeout, follow, credentials)
+    return await _arun(_ORDERS, steps, options)
 
 
 @overload
@@ -177,6 +194,7 @@ def run_jobs(  # type: ignore[overload-overlap] # a mapping whose keys are steps
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -190,6 +208,7 @@ def run_jobs(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -202,6 +221,7 @@ def run_jobs(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -211,7 +231,8 @@ def run_jobs(
     The jobs have their results and products. If jobs have failed, JobFailedError names each with the end of its log;
     with `raise_on_failure=False`, they are among the results. Raises the errors of `request_job`.
     """
-    return _run(_JOBS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, follow, credentials))
+    options = _Options(at_once, max_resubmits, raise_on_failure, keep_going, timeout, follow, credentials)
+    return _run(_JOBS, steps, options)
 
 
 @overload
@@ -221,6 +242,7 @@ async def arun_jobs(  # type: ignore[overload-overlap]
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -234,6 +256,7 @@ async def arun_jobs(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
@@ -246,12 +269,14 @@ async def arun_jobs(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    keep_going: bool = False,
     timeout: float | None = None,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Job] | list[Job]:
     """Like `run_jobs`, for asynchronous flows. Await it directly in the flow's body."""
-    return await _arun(_JOBS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, follow, credentials))
+    options = _Options(at_once, max_resubmits, raise_on_failure, keep_going, timeout, follow, credentials)
+    return await _arun(_JOBS, steps, options)
 
 
 def run_order(
@@ -350,18 +375,24 @@ async def arun_job(
 
 @dataclass(frozen=True)
 class _Kind(Generic[W]):
-    """What differs between orders and jobs: the class of a step, the function for many, and the tasks."""
+    """What differs between orders and jobs: the class of a step, the function for many, and the tasks.
+
+    `body` is what the task `request` does.
+    """
 
     step: type[OrderStep | JobStep]
     many: str
     request: Callable[..., W]
     arequest: Callable[..., Awaitable[W]]
+    body: Callable[..., Awaitable[W]]
     wait: Callable[..., list[W]]
     await_: Callable[..., Awaitable[list[W]]]
 
 
-_ORDERS: Final = _Kind[Order](OrderStep, "run_orders", place_order, aplace_order, wait_for_orders, a_wait_for_orders)
-_JOBS: Final = _Kind[Job](JobStep, "run_jobs", request_job, arequest_job, wait_for_jobs, a_wait_for_jobs)
+_ORDERS: Final = _Kind[Order](
+    OrderStep, "run_orders", place_order, aplace_order, _place_order, wait_for_orders, a_wait_for_orders
+)
+_JOBS: Final = _Kind[Job](JobStep, "run_jobs", request_job, arequest_job, _request_job, wait_for_jobs, a_wait_for_jobs)
 
 
 @dataclass(frozen=True)
@@ -369,6 +400,7 @@ class _Options:
     at_once: int | None
     max_resubmits: int
     raise_on_failure: bool
+    keep_going: bool
     timeout: float | None
     follow: bool
     credentials: IvcapCredentialsLike
@@ -397,31 +429,46 @@ class _Options:
 
 def _run(kind: _Kind[W], steps: Any, options: _Options) -> dict[Any, W] | list[W]:
     refuse_in_asynchronous_flow(function_called(kind.many))
-    asked, done = _checked(kind, steps), dict[Any, W]()
-    for wanted in _rounds(asked, done, options):
-        work = all_in_threads(lambda key: kind.request(**options.arguments(asked[key])), wanted, _requested_at_once())
-        ended = wait_or_park(work, raise_on_failure=False, **options.wait)
-        done |= zip(wanted, ended, strict=True)
-    result = {key: done[key] for key in asked}
-    if options.raise_on_failure and _without_success(asked, done):
-        with requested_with(kind.many):
+    asked = _checked(kind, steps)
+    window = _window(asked, options, loop.run(_known(kind, asked, options)))
+    for wanted in window:
+        requested = all_in_threads(lambda key: kind.request(**options.arguments(asked[key])), wanted, _sent_at_once())
+        window.requested(wanted, requested)
+        work = [*window.under_way.values()]
+        if window.waits and work and window.enough is None:
+            window.told(wait_or_park(work, raise_on_failure=False, **options.wait))
+        elif window.waits and work and (some := ended_or_park(work, enough=window.enough or 0, **options.wait)):
+            window.told(kind.wait(some, raise_on_failure=False, **options.read))
+    result = _in_order(asked, window)
+    if unread := [result[key] for key in window.unread]:
+        result |= zip(window.unread, kind.wait(unread, raise_on_failure=False, **options.read), strict=True)
+    if options.raise_on_failure and not all(each.succeeded for each in result.values()):
+        with requested_with(kind.many), _naming_what_was_not_requested(asked, window):
             kind.wait([*result.values()], **options.read)  # All have ended: it does not wait, it raises.
     return result if isinstance(steps, Mapping) else [*result.values()]
 
 
 async def _arun(kind: _Kind[W], steps: Any, options: _Options) -> dict[Any, W] | list[W]:
-    asked, done = _checked(kind, steps), dict[Any, W]()
+    asked = _checked(kind, steps)
+    window = _window(asked, options, await loop.arun(_known(kind, asked, options)))
 
-    async def requested(key: Any) -> W:
+    async def request(key: Any) -> W:
         return await kind.arequest(**options.arguments(asked[key]))
 
-    for wanted in _rounds(asked, done, options):
-        work = await all_of(requested, wanted, _requested_at_once())
-        ended = await a_wait_or_park(work, raise_on_failure=False, **options.wait)
-        done |= zip(wanted, ended, strict=True)
-    result = {key: done[key] for key in asked}
-    if options.raise_on_failure and _without_success(asked, done):
-        with requested_with(f"a{kind.many}"):
+    for wanted in window:
+        window.requested(wanted, await all_of(request, wanted, _sent_at_once()))
+        work = [*window.under_way.values()]
+        if window.waits and work and window.enough is None:
+            window.told(await a_wait_or_park(work, raise_on_failure=False, **options.wait))
+        elif window.waits and work:
+            some = await a_ended_or_park(work, enough=window.enough or 0, **options.wait)
+            window.told(await kind.await_(some, raise_on_failure=False, **options.read) if some else [])
+    result = _in_order(asked, window)
+    if unread := [result[key] for key in window.unread]:
+        read = await kind.await_(unread, raise_on_failure=False, **options.read)
+        result |= zip(window.unread, read, strict=True)
+    if options.raise_on_failure and not all(each.succeeded for each in result.values()):
+        with requested_with(f"a{kind.many}"), _naming_what_was_not_requested(asked, window):
             await kind.await_([*result.values()], **options.read)
     return result if isinstance(steps, Mapping) else [*result.values()]
 
@@ -436,24 +483,48 @@ def _checked(kind: _Kind[Any], steps: Any) -> dict[Any, Any]:
     return asked
 
 
-def _requested_at_once() -> int:
+def _sent_at_once() -> int:
     """Return how many requests to send at a time. A plan lists them in the order of the steps."""
     return AT_ONCE if planning() is None else 1
 
 
-def _rounds(steps: Mapping[Any, Any], done: Mapping[Any, Any], options: _Options) -> Iterator[list[Any]]:
-    """Yield the keys of the steps to request next, until each has succeeded or was requested as often as it may be.
-
-    A plan sends nothing, so it lists all steps.
-    """
-    keys = [*steps]
-    size = (options.at_once if planning() is None else None) or max(len(keys), 1)
-    for first in range(0, len(keys), size):
-        for _ in range(options.max_resubmits + 1):
-            if wanted := _without_success(keys[first : first + size], done):
-                yield wanted
+def _window(asked: Mapping[Any, Any], options: _Options, known: Mapping[Any, IntentRow]) -> StepWindow[Any]:
+    # A plan sends nothing, so it lists all steps.
+    size = min(options.at_once or len(asked), len(asked)) if planning() is None else len(asked)
+    # Who wants the failed ones among the results wants the others, too.
+    keep_going = options.keep_going or not options.raise_on_failure
+    return StepWindow([*asked], size, max_resubmits=options.max_resubmits, keep_going=keep_going, known=known)
 
 
-def _without_success(keys: Iterable[Any], done: Mapping[Any, Any]) -> list[Any]:
-    """Return the keys of the steps that have no order or job that succeeded."""
-    return [key for key in keys if key not in done or not done[key].succeeded]
+async def _known(kind: _Kind[Any], asked: Mapping[Any, Any], options: _Options) -> dict[Any, IntentRow]:
+    """Return what the journal has under the keys of the steps, if not all of them are requested together anyway."""
+    if planning() is not None or options.at_once is None or options.at_once >= len(asked):
+        return {}
+
+    async def before(key: Any) -> IntentRow | None:
+        return await requested_before(lambda: kind.body(**options.arguments(asked[key])))
+
+    rows = await all_of(before, asked)
+    return {key: row for key, row in zip(asked, rows, strict=True) if row is not None}
+
+
+def _in_order(asked: Mapping[Any, Any], window: StepWindow[W]) -> dict[Any, W]:
+    return {key: window.ended[key] for key in asked if key in window.ended}
+
+
+@contextmanager
+def _naming_what_was_not_requested(asked: Mapping[Any, Any], window: StepWindow[Any]) -> Iterator[None]:
+    """In the block, let the error of failed work say which steps were not requested because of it, and what helps."""
+    try:
+        yield
+    except OutcomeError as error:
+        if not window.untouched:
+            raise
+        names = listed(str(getattr(asked[key], "name", None) or key) for key in window.untouched)
+        left = f"{len(window.untouched)} of {len(asked)} steps were not requested: {names}."
+        message = (
+            f"{error.message}\nBecause of that, {left} The same command returns what has failed, and stops here again. "
+            "keep_going=True requests them all the same. A higher max_resubmits or a new run (IVCAP_FLOWS_FRESH=1) "
+            "first requests again what has failed."
+        )
+        raise type(error)(message, **error.data, not_requested=window.untouched) from None

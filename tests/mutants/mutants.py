@@ -58,10 +58,11 @@ from ivcap_flows.journal.accounts import Accounts
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.leases import Leases
+from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.polls import Polls
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.journal.rows import AttemptRow, Poll, RunIdentity
+from ivcap_flows.journal.rows import AttemptRow, Park, Poll, RunIdentity
 from ivcap_flows.journal.transitions import Transitions
 from ivcap_flows.local.services import descriptions
 from ivcap_flows.provenance import html, lineage_rules, lineage_walk
@@ -83,12 +84,14 @@ from ivcap_flows.tasks import (
     park_watcher,
     parking,
     registry,
+    running,
     sources,
     submission_limit,
     uploads,
 )
 from ivcap_flows.tasks.orders import OrderEffect
 from ivcap_flows.tasks.park_watcher import Watcher
+from ivcap_flows.tasks.step_window import StepWindow
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
 from ivcap_flows.work import kinds
 
@@ -848,6 +851,30 @@ def wakes_in_turn(patch: SetAttribute) -> None:
     patch(Watcher, "_wake", wake_the_first)
 
 
+def a_failure_stops_nothing(patch: SetAttribute) -> None:
+    patch(StepWindow, "stops", property(lambda self: False))
+
+
+def waves(patch: SetAttribute) -> None:
+    patch(StepWindow, "_places", property(lambda self: 0 if self.under_way else self._size))
+
+
+def steps_begin_at_their_beginning(patch: SetAttribute) -> None:
+    async def nothing(*_: Any) -> dict[Any, Any]:
+        return {}
+
+    patch(running, "_known", nothing)
+
+
+def wakes_for_all(patch: SetAttribute) -> None:
+    note = Parks.note
+
+    def of_all(self: Parks, attempt_id: str, park: Park | None) -> None:
+        note(self, attempt_id, park and replace(park, enough=None))
+
+    patch(Parks, "note", of_all)
+
+
 def a_subflow_leads(patch: SetAttribute) -> None:
     patch(RunIdentity, "is_subflow", property(lambda self: False))
 
@@ -992,6 +1019,12 @@ MUTANTS: Final = {
     "a replay in another order is refused": Mutant(
         "a replay is judged by what it asks for, in any order", a_replay_in_another_order_is_refused
     ),
+    "a failure stops nothing": Mutant("a step that failed stops what was not requested", a_failure_stops_nothing),
+    "waves instead of a window": Mutant("one straggler holds one place", waves),
+    "steps begin at their beginning": Mutant(
+        "what the journal has counts as requested", steps_begin_at_their_beginning
+    ),
+    "a parked run wakes when all has ended": Mutant("a parked run wakes for a quarter of its window", wakes_for_all),
     "results that are not read back": Mutant(
         "a run that parks repeats no task in silence", results_that_are_not_read_back
     ),

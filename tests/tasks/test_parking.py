@@ -719,6 +719,43 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(run, ivcap_journal, mon
     assert run.go() == ["succeeded"]
 
 
+@pytest.mark.catches("a parked run wakes when all has ended")
+def test_a_parked_run_wakes_once_a_quarter_of_its_window_is_free(
+    deployed, effects, ivcap_journal, file_service, monkeypatch, tmp_path
+):
+    """Each start repeats the flow's body, so one order that has ended is not enough; then the next ones are placed.
+
+    Once all are placed, it wakes when all have ended. The orders end here in their order, as few as wake the run.
+    """
+    monkeypatch.setattr(Parks, "left", all_have_left)
+    # The watcher leaves a run alone that Prefect is about to wake.
+    monkeypatch.setattr(parking, "rest", lambda *_, **__: 3600.0)
+    steps, at_once = 8, 5
+    files = [tmp_path / str(number) for number in range(steps)]
+    asked = [OrderStep("ends-with-a-file", {"file": str(file)}) for file in files]
+
+    @flow
+    def stage() -> list[str]:
+        return [order.status for order in run_orders(asked, at_once=at_once)]
+
+    run, begun, ended, quarter = deployed(stage), 0, 0, -(-at_once // 4)
+    while True:
+        begun += 1
+        try:
+            assert run.go() == ["succeeded"] * steps
+            break
+        except Pause:
+            placed = min(steps, ended + at_once)
+            assert effects.count("/1/orders") == placed
+            [(_, park)] = ivcap_journal.parks.open()
+            assert (len(park.waits), park.enough) == (placed - ended, quarter if placed < steps else None)
+        ended = steps if park.enough is None else ended + park.enough
+        for file in files[:ended]:
+            file.touch()
+        assert watched(Watcher(ivcap_journal)) == 1
+    assert begun == 4
+
+
 def test_a_run_that_prefect_does_not_start_is_not_counted_as_woken(run, ivcap_journal, monkeypatch, caplog, end):
     """The watcher gives Prefect's reason, and tries again at its next look."""
 

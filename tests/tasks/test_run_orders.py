@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
-from eventually import auntil
+from eventually import auntil, until
 from prefect import flow
 
 from ivcap_flows import loop, wait_or_park
@@ -36,6 +39,7 @@ from ivcap_flows.tasks import (
     run_order,
     run_orders,
 )
+from ivcap_flows.tasks.step_window import StepWindow
 from ivcap_flows.tasks.waiting import PlannedError
 
 SERVICE = """
@@ -103,9 +107,7 @@ def tries(folder: Path) -> list[int]:
 
 
 def test_only_what_failed_is_placed_again(in_script, effects, steps, tmp_path):
-    """Each step is tried once more than it fails, and its order has its key: nothing needs to be paired again. At most
-    `at_once` orders are on their way together: the next ones are placed when these have ended, those that failed and
-    were placed again among them."""
+    """Each step is tried once more than it fails, and its order has its key: nothing needs to be paired again."""
     named = dict(zip("abc", steps(2, 0, 0), strict=True))
     done = in_script(lambda: run_orders(named, at_once=2, max_resubmits=2))
     assert {key: order.name.partition(" ~")[0] for key, order in done.items()} == {
@@ -113,7 +115,91 @@ def test_only_what_failed_is_placed_again(in_script, effects, steps, tmp_path):
     }
     assert all(order.succeeded for order in done.values())
     assert tries(tmp_path) == [3, 1, 1] and effects.count("/1/orders") == 5
-    assert done["c"].requested_at >= max(done["a"].finished_at, done["b"].finished_at)
+
+
+@pytest.mark.catches("waves instead of a window")
+@pytest.mark.parametrize("form", ["run_orders", pytest.param("arun_orders", marks=pytest.mark.long)])
+def test_a_straggler_holds_one_place(in_script, effects, file_service, tmp_path, form):
+    """At most `at_once` orders are on their way together, and the next is placed as soon as one has ended."""
+    files = [tmp_path / str(number) for number in range(5)]
+    steps = [OrderStep("ends-with-a-file", {"file": str(file)}) for file in files]
+    for file in files[1:4]:
+        file.touch()
+
+    placed_beside = []
+
+    def end_the_straggler():
+        try:
+            until(lambda: effects.count("/1/orders") == 5, seconds=20)
+            placed_beside.append(True)
+        finally:
+            files[0].touch()
+            files[4].touch()
+
+    ending = threading.Thread(target=end_the_straggler)
+    ending.start()
+    if form == "run_orders":
+        done = in_script(lambda: run_orders(steps, at_once=2))
+    else:
+        done = in_script(lambda: asyncio.run(arun_orders(steps, at_once=2)))
+    ending.join()
+    assert placed_beside == [True] and [order.succeeded for order in done] == [True] * 5
+    # Each but the straggler makes place for the next.
+    assert all(later.requested_at >= before.finished_at for before, later in itertools.pairwise(done[1:]))
+
+
+@pytest.mark.catches("a failure stops nothing")
+def test_a_step_that_failed_stops_what_was_not_requested(in_flow, effects, not_run, steps, unique):
+    """Of 12 steps of a service that refuses each, `at_once` are paid for. The error names the others and the ways on.
+
+    The same command pays for no more, `keep_going=True` for all, and so does `raise_on_failure=False`. Where all are
+    requested together, nothing is left to stop.
+    """
+    asked = {f"step {number}": OrderStep(not_run, {"message": f"{unique} {number}"}) for number in range(6)}
+    attempts = []
+
+    def body():
+        attempts.append(1)
+        with pytest.raises(OrderFailedError, match="2 of 2 orders did not succeed") as caught:
+            run_orders(asked, at_once=2)
+        if len(attempts) == 1:
+            raise RuntimeError("once")
+        paid = effects.count("/1/orders")
+        with pytest.raises(OrderFailedError, match="6 of 6 orders did not succeed") as all_of_it:
+            run_orders(asked, at_once=2, keep_going=True)
+        return caught.value, paid, all_of_it.value, run_orders(asked, at_once=2, raise_on_failure=False)
+
+    error, paid, other, done = in_flow(body, retries=1)
+    assert paid == 2 and effects.count("/1/orders") == 6
+    assert error.not_requested == ["step 2", "step 3", "step 4", "step 5"]
+    assert "4 of 6 steps were not requested: step 2, step 3, step 4, step 5. The same command" in str(error)
+    for way in ("keep_going=True", "max_resubmits", "IVCAP_FLOWS_FRESH=1"):
+        assert way in str(error)
+    assert "not requested" not in str(other) and [*done] == [*asked]
+
+
+@pytest.mark.catches("steps begin at their beginning")
+def test_what_the_journal_has_under_a_key_counts_as_requested(in_flow, effects, file_service, tmp_path):
+    """However the window moves: a retry with the steps in another order places none beside those on their way. One
+    that failed meanwhile stops it, and what else was requested is waited for."""
+    files = [tmp_path / str(number) for number in range(4)]
+    asked = {number: OrderStep("ends-with-a-file", {"file": str(file)}) for number, file in enumerate(files)}
+    turned = dict(reversed(asked.items()))
+    attempts = []
+
+    def body():
+        attempts.append(1)
+        if len(attempts) == 1:
+            run_orders(asked, at_once=2, timeout=0)
+        with pytest.raises(WaitTimeoutError) as late:
+            run_orders(turned, at_once=2, timeout=0)
+        placed = effects.count("/1/orders"), len(late.value.pending)
+        for file in files:
+            file.touch()
+        return placed, [order.succeeded for order in run_orders(turned, at_once=2).values()]
+
+    assert in_flow(body, retries=1) == ((2, 2), [True] * 4)
+    assert effects.count("/1/orders") == 4
 
 
 def test_jobs_are_asked_for_as_orders_are(in_script, stumbling, tmp_path):
@@ -371,3 +457,27 @@ def test_a_plan_has_an_order_for_each_step_and_what_is_no_step_is_refused(in_scr
         with pytest.raises(InputError, match=words):
             run_orders(**given)
     assert effects.count("/1/orders") == 0
+
+
+def test_the_starts_of_a_parked_run_are_few():
+    """200 steps with 40 places, of which just enough end each time: 18 starts, each with a window that knows only what
+    the journal has."""
+    steps, size, ended, begun = 200, 40, 0, 0
+    sent: dict[int, Order] = {}
+    while ended < steps:
+        begun += 1
+        known = {
+            key: SimpleNamespace(urn=order.urn, has_ended=key < ended, status="succeeded")
+            for key, order in sent.items()
+        }
+        window = StepWindow(range(steps), size, max_resubmits=0, keep_going=False, known=known)
+        for wanted in window:
+            for key in wanted:
+                done = "succeeded" if key < ended else "executing"
+                sent[key] = Order(urn=f"urn:ivcap:order:{key}", platform="p", service="s", status=done)
+            window.requested(wanted, [sent[key] for key in wanted])
+            assert len(window.under_way) <= size
+            if window.enough != 0:
+                break
+        ended = steps if window.enough is None else ended + window.enough
+    assert begun + 1 == 18
