@@ -58,7 +58,7 @@ def is_one_to_one(*journals: Journal) -> bool:
 BEFALLS = ("", "lost", "late and lost", "lost before", "given up", "given up before")
 
 
-@pytest.mark.catches("equal requests not asked for", "rivals not waited for", "all take the oldest")
+@pytest.mark.catches("equal requests not asked for", "rivals not waited for")
 @pytest.mark.parametrize("befalls", [BEFALLS[:2], pytest.param(BEFALLS, marks=pytest.mark.long)], ids=["some", "all"])
 def test_two_journals_agree_on_the_effect_of_each_key(journals, befalls):
     """Whatever befalls the requests of the one, however long it writes its outcomes, and whenever the other begins."""
@@ -80,6 +80,23 @@ def test_two_journals_agree_on_the_effect_of_each_key(journals, befalls):
             assert all(isinstance(each, Performed | asyncio.CancelledError) for some in done for each in some), case
         given = [each.value["urn"] for some in done for each in some if isinstance(each, Performed)]
         assert set(given) == {row.urn for row in rows_of(*journals)}, case
+
+
+@pytest.mark.catches("all take the oldest")
+def test_two_journals_whose_processes_all_died_take_different_ones(journals):
+    """All requests were accepted, and none of the keys knows its own: at the same moment, both find all of them."""
+    account = Account(Clock())
+
+    async def both(faults: Any) -> list[Any]:
+        one, other = Jobs(account, faults, 0.0), Jobs(account, faults, 0.0)
+        done = await asyncio.gather(one.all_of(journals[0], ("1", "2")), other.all_of(journals[1], ("3", "4")))
+        return [each for some in done for each in some]
+
+    died = run_on(account.clock, both(["given up"] * 2))
+    assert all(isinstance(each, asyncio.CancelledError) for each in died) and len(account.effects) == 4
+    done = run_on(account.clock, both(()))
+    assert [each.how for each in done] == ["adopted"] * 4 and len(account.effects) == 4
+    assert is_one_to_one(*journals)
 
 
 @pytest.mark.catches("who loses gives up")
