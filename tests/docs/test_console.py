@@ -24,7 +24,7 @@ ELSEWHERE = {
     r"pip install|make install|createdb": "sets up the machine",
     r"pg_dump|pg_restore": "a PostgreSQL server of the user's",
     r"docker|kubectl|kubernetes|containers": "containers",
-    r"worker start|server start|local serve|state\.env|flows watch|moto_server": "a server, which tests/e2e starts",
+    r"(worker|server) start|(task|local) serve|state\.env|flows watch|moto_server": "a server, which tests/e2e starts",
     r"deployment run|automation|\$BLOCK_ID|--like production": "a deployment, which tests/e2e runs",
     r"4f0c1e9a77b2d310": "a doubt, which tests/cli settles",
     r"102\.100\.100|runs\.csv|--orders-of": "a batch, which tests/cli registers",
