@@ -144,7 +144,12 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
             start_worker()
             until(lambda: state() == "COMPLETED", seconds=240, pause=0.2, said=log)
             found = journal.runs.get(run)
-            assert [attempt.outcome for attempt in journal.runs.attempts(found.id)] == ["lost", "completed"]
+            # The journal has the end after Prefect has it.
+            until(
+                lambda: [attempt.outcome for attempt in journal.runs.attempts(found.id)],
+                lambda outcomes: outcomes == ["lost", "completed"],
+                said=log,
+            )
             [order] = journal.intents.where(noun="order")
             assert (order.run_id, order.status) == (found.id, "succeeded")
             # A retry of a run that has completed already, as by an automation that is late.
