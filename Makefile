@@ -112,6 +112,7 @@ scale: install ## Run the benchmarks of fleets and of large journals; each takes
 	$(BIN)/python -m benchmarks.journal_size
 	$(BIN)/python -m benchmarks.journal_size --postgresql
 	$(BIN)/python -m benchmarks.journal_move
+	$(BIN)/python -m benchmarks.journal_upgrade
 	$(BIN)/python -m benchmarks.large_files
 	$(BIN)/python -m benchmarks.batch_rows
 

@@ -34,7 +34,7 @@
     ├── JournalError                the journal cannot be opened, read or written
     │   ├── JournalKeyError         the journal's key file is missing, or has another key
     │   ├── JournalMovedError       the journal is elsewhere now, or its move here has not ended
-    │   └── NewerSchemaError        another version of the package made the journal, or a newer one the state folder
+    │   └── NewerSchemaError        the tables of the journal, or of the state folder, are another version's
     └── EmbeddedPlatformError       the embedded platform could not be started or reached
 
 Each error carries its data as attributes and survives pickling. `retryable` says whether repeating the same call can
@@ -259,7 +259,7 @@ class JournalKeyError(JournalError):
 
 
 class JournalMovedError(JournalError):
-    """The journal was moved to another database, or its move to this one has not ended.
+    """The journal was moved to another database, or its move to this one, or the undoing of an upgrade, has not ended.
 
     Data: `url`, and `to` or `source`, the other database (both without password).
     """
@@ -268,8 +268,10 @@ class JournalMovedError(JournalError):
 
 
 class NewerSchemaError(JournalError):
-    """Another version of the package made the journal, or a newer one the embedded platforms' folder. Data: `found`,
-    `known`."""
+    """The journal, or the embedded platforms' folder, has tables that need another version of the package.
+
+    Nothing was changed. Data: `found`, `known`.
+    """
 
     retryable = False
 

@@ -25,7 +25,7 @@ from ivcap_flows.secrets import scrubbing
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-HELPERS = ("shared", "mutants", "checkouts", "scripted", "capture/ordinary")
+HELPERS = ("shared", "mutants", "checkouts", "scripted", "capture/ordinary", "journal/revisions")
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
 
 from prefect_home import MIGRATED, frugal  # noqa: E402 - found by the line above

@@ -27,6 +27,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ivcap_flows.errors import InputError, JournalError
+from ivcap_flows.journal import counters, revisions
+from ivcap_flows.journal.info import Info
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.redaction import check_key_file, keep_key, kept_key
 from ivcap_flows.journal.schema import journal_info, metadata, redaction_keys
@@ -66,21 +68,12 @@ class _End(Place):
         bare = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
         return scrub_text(bare.render_as_string())
 
-    def info(self, connection: Connection) -> dict[str, Any] | None:
-        """Return the row that describes the journal, or None if there is none.
-
-        Raise NewerSchemaError if another version made it.
-        """
-        if not self._has_tables(connection):
-            return None
-        return dict(connection.execute(sa.select(journal_info)).mappings().one())
-
-    def glance(self) -> dict[str, Any] | None:
-        """Return what `info` does, in a transaction of its own. Make nothing."""
+    def glance(self) -> Info | None:
+        """Return what the journal says of itself, or None if there is none. Make nothing."""
         if self.is_missing():
             return None
         with self.read() as connection:
-            return self.info(connection)
+            return Info.read(connection)
 
     def keep_others_out(self, connection: Connection) -> None:
         """Let nothing else write the journal until the end of the transaction. Readers of its rows go on."""
@@ -96,32 +89,12 @@ class _End(Place):
             options = {"yield_per": _AT_ONCE}
             yield from connection.execute(sa.select(table), execution_options=options).partitions()
         except SQLAlchemyError as error:
-            raise self._failure("read", error) from error
+            raise self.failure("read", error) from error
 
     def rows(self, connection: Connection) -> dict[str, int]:
         """Return the number of rows of each table."""
         counted = ((table, sa.select(sa.func.count()).select_from(table)) for table in _COPIED)
         return {table.name: connection.execute(count).scalar_one() for table, count in counted}
-
-    def last(self, connection: Connection, column: sa.Column[int]) -> int:
-        """Return the highest number that a column ever had: cursors of sinks may name one whose row is deleted."""
-        highest = connection.execute(sa.select(sa.func.max(column))).scalar()
-        if self.is_sqlite:
-            counter = "SELECT seq FROM sqlite_sequence WHERE name = :table"
-        else:
-            counter = "SELECT pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, :column) AS regclass))"
-        return max(highest or 0, connection.execute(sa.text(counter), _names(column)).scalar() or 0)
-
-    def continue_after(self, connection: Connection, column: sa.Column[int], last: int) -> None:
-        """Give the next row of a table a higher number than `last`."""
-        if not self.is_sqlite and last:
-            counter = "SELECT setval(pg_get_serial_sequence(:table, :column), :last)"
-            connection.execute(sa.text(counter), {**_names(column), "last": last})
-        elif self.is_sqlite and column.identity is None:
-            # `Store.numbered` counts the others.
-            connection.execute(sa.text("DELETE FROM sqlite_sequence WHERE name = :table"), _names(column))
-            counter = "INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :last)"
-            connection.execute(sa.text(counter), {**_names(column), "last": last})
 
 
 def move(source: str, target: str) -> Moved:
@@ -137,21 +110,21 @@ def move(source: str, target: str) -> Moved:
         return _move(old, new)
 
 
-def _info(old: _End, connection: Connection) -> dict[str, Any]:
-    """Return the row that describes the journal to be moved. Raise InputError if there is none."""
-    if (info := old.info(connection)) is None:
+def _info(old: _End, connection: Connection) -> Info:
+    """Return what the journal to be moved says of itself. Raise InputError if there is none."""
+    if (info := Info.read(connection)) is None:
         raise _no_journal(old.place)
-    old.journal_id = info["id"]
+    old.journal_id = info.id
     return info
 
 
 def _processes(old: _End, connection: Connection) -> Processes:
     """Return the processes of the journal. Raise JournalError if one of them seems to run."""
     processes = Processes(old, Untold())
-    if (process := processes.living(connection)) is None:
+    if not (living := processes.living(connection)):
         return processes
     raise JournalError(
-        f"The process {process.pid} on {process.host} uses the journal {old.place}. Start the command again when "
+        f"The process {living[0].pid} on {living[0].host} uses the journal {old.place}. Start the command again when "
         "it has ended; that of a process on another machine is known within a minute.",
         url=old.place,
     )
@@ -159,25 +132,31 @@ def _processes(old: _End, connection: Connection) -> Processes:
 
 def _move(old: _End, new: _End) -> Moved:
     # Before anything is locked: one end would wait for the other.
-    if old.glance() == new.glance():
+    if (info := old.glance()) == new.glance():
         raise InputError(f"{old.place} and {new.place} are the same journal. Name an empty database as the second.")
+    if info is not None and info.mark is None:
+        old.upgrade(info)
     with old.write() as reading:
         old.keep_others_out(reading)
         arriving = _copied(old, reading, new)
     with new.write() as writing:
-        if arriving is not None:
-            writing.execute(sa.update(journal_info).where(journal_info.c.move == arriving).values(move=None))
+        there = Info.read(writing)
+        if there is not None and arriving is not None and there.mark == arriving:
+            there.marked(writing, None)
         return Moved(old.journal_id, old.place, new.place, new.rows(writing))
 
 
-def _copied(old: _End, reading: Connection, new: _End) -> dict[str, str] | None:
+def _copied(old: _End, reading: Connection, new: _End) -> dict[str, Any] | None:
     """Have the copy at the target and the source marked as moved.
 
     Return the mark of the copy, or None if an earlier command has removed it.
     """
     info = _info(old, reading)
-    if info["move"] is not None:
-        return _mark_of_copy(old, info, new)
+    if info.mark is not None:
+        return _mark_of_copy(old, info.id, info.mark, new)
+    if info.number != revisions.newest().number:
+        # A column that this code does not know would be lost.
+        raise old.newer(info)
     # Locks stay behind, and heartbeats arrive young: the dead would count as alive for a minute.
     _processes(old, reading).note_deaths(reading)
     key = kept_key(old, reading)
@@ -189,24 +168,23 @@ def _copied(old: _End, reading: Connection, new: _End) -> dict[str, str] | None:
     arriving = {"id": name, "from": old.place}
     with new.write() as writing:
         new.take_turns(writing, CREATION)
-        _empty(new, writing, info["id"])
+        _empty(new, writing, info.id)
         metadata.create_all(writing)
-        row = {**info, "key_check": None, "move": arriving}
-        writing.execute(sa.insert(journal_info), row)
+        row = reading.execute(sa.select(journal_info)).mappings().one()
+        writing.execute(sa.insert(journal_info), {**row, "key_check": None, "mark": arriving})
         if key is not None:
-            keep_key(new, writing, info["id"], key)
+            keep_key(new, writing, info.id, key)
         for table in _COPIED:
             _copy(table, old, reading, new, writing)
-    reading.execute(sa.update(journal_info).values(move={"id": name, "to": new.place}))
+    info.marked(reading, {"id": name, "to": new.place})
     return arriving
 
 
-def _mark_of_copy(old: _End, info: dict[str, Any], new: _End) -> dict[str, str] | None:
+def _mark_of_copy(old: _End, journal: str, moved: dict[str, Any], new: _End) -> dict[str, Any] | None:
     """Return the mark of the copy that the move of the source made. Raise JournalMovedError if it is not there."""
-    moved: dict[str, str] = info["move"]
     there = new.glance()
-    if "to" in moved and there is not None and there["id"] == info["id"]:
-        mark: dict[str, str] | None = there["move"]
+    if "to" in moved and there is not None and there.id == journal:
+        mark = there.mark
         if mark is None or (mark["id"] == moved["id"] and "from" in mark):
             return mark
     raise old.moved(moved)
@@ -217,8 +195,8 @@ def _empty(new: _End, connection: Connection, journal_id: str) -> None:
     tables = set(sa.inspect(connection).get_table_names())
     if not (tables if new.is_sqlite else tables & metadata.tables.keys()):
         return
-    info = new.info(connection)
-    if info is None or info["id"] != journal_id or "from" not in (info["move"] or {}):
+    info = Info.read(connection)
+    if info is None or info.id != journal_id or "from" not in (info.mark or {}):
         raise InputError(
             f"{new.place} is not empty, and a journal is moved into an empty database only. Name a file that does not "
             "exist, or make a database for it: `createdb NAME`."
@@ -243,8 +221,9 @@ def _copy(table: sa.Table, old: _End, reading: Connection, new: _End, writing: C
             url=new.place,
         )
     for column in table.columns:
-        if column.identity is not None or column is table.autoincrement_column:
-            new.continue_after(writing, column, old.last(reading, column))
+        # In SQLite, `Store.numbered` counts the columns with an identity.
+        if column is table.autoincrement_column or (column.identity is not None and not new.is_sqlite):
+            counters.continue_after(writing, table.name, column.name, counters.last(reading, table.name, column.name))
 
 
 def _as_stored(kind: TypeEngine[Any]) -> TypeEngine[Any]:
@@ -259,10 +238,6 @@ def _counted(seen: tuple[int, int], rows: Sequence[Row[Any]]) -> tuple[int, int]
         told = repr(tuple(row)).encode("utf-8", "surrogatepass")
         total += int.from_bytes(hashlib.blake2b(told, digest_size=16).digest(), "big")
     return count + len(rows), total
-
-
-def _names(column: sa.Column[int]) -> dict[str, str]:
-    return {"table": column.table.name, "column": column.name}
 
 
 def _no_journal(place: str) -> InputError:

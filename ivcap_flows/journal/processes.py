@@ -144,11 +144,11 @@ class Processes:
         life = self.life(process)
         return life == "alive" or (life == "unknown" and not _is_overdue(process, now))
 
-    def living(self, connection: Connection) -> ProcessRow | None:
-        """Return a process that seems to run, the one with the newest heartbeat, or None."""
+    def living(self, connection: Connection) -> list[ProcessRow]:
+        """Return the processes that seem to run, the one with the newest heartbeat first."""
         now = self._store.now(connection)
-        rows = connection.execute(sa.select(_T).order_by(_T.c.heartbeat_at.desc())).mappings()
-        return next((process for row in rows if self.alive(process := ProcessRow(**row), now)), None)
+        rows = connection.execute(sa.select(_T).order_by(_T.c.heartbeat_at.desc())).mappings().all()
+        return [process for row in rows if self.alive(process := ProcessRow(**row), now)]
 
     def note_deaths(self, connection: Connection) -> None:
         """Write which processes are dead by their locks, for a place where these are not."""

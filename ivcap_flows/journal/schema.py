@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
@@ -12,7 +11,6 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 __all__ = [
-    "VERSION",
     "Instant",
     "Json",
     "accounts",
@@ -73,13 +71,16 @@ journal_info = sa.Table(
     "journal_info",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
+    # The number of the tables' revision; see `revisions`.
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     # SQLite: a digest that identifies the key in the key file. Without a value, no key was needed yet.
     sa.Column("key_check", sa.Text),
     # Set while the journal may not be used: `to` says where it was moved, `from` whence it is being moved here, and
     # both ends of a move have its `id`.
-    sa.Column("move", Json),
+    sa.Column("mark", Json),
+    # The first revision whose code may use these tables, and the version of the package that has it.
+    sa.Column("readable_from", Json),
 )
 
 # PostgreSQL only. A separate table, so that a role may read the others without this one.
@@ -322,14 +323,3 @@ polls = sa.Table(
     sa.Column("ended", sa.BigInteger, nullable=False),
     sa.Column("wanted", Json, nullable=False),
 )
-
-
-def _version() -> str:
-    columns = (column for table in metadata.sorted_tables for column in table.columns)
-    # Of a type only its name, which is the same with each version of SQLAlchemy.
-    told = (f"{each} {type(each.type).__name__} {each.nullable} {each.primary_key}" for each in columns)
-    return hashlib.sha256("\n".join(sorted(told)).encode()).hexdigest()[:12]
-
-
-VERSION: Final = _version()
-"""Identifies these tables: a digest of their columns. A journal with other tables was made by another version."""

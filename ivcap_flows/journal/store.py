@@ -22,10 +22,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from ivcap_flows.errors import ConfigurationError, InputError, JournalError, JournalMovedError, NewerSchemaError
 from ivcap_flows.forked import in_forked_child
+from ivcap_flows.journal import revisions
 from ivcap_flows.journal.filesystems import network_file_system
+from ivcap_flows.journal.info import Info
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.observer import Observer, Transition
-from ivcap_flows.journal.schema import VERSION, journal_info, metadata
+from ivcap_flows.journal.schema import journal_info, metadata
 from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 from ivcap_flows.journal.transactions import Transactions
 from ivcap_flows.secrets import logger_of
@@ -38,7 +40,6 @@ BUSY_SECONDS: Final = 30.0
 _COUNTED: Final = {"preserve_rowcount": True}
 _GRANTED: Final = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 """The settings that SQLite must report after they were set; 2 is FULL."""
-_MOVE: Final = sa.select(journal_info.c.move)
 _SETTINGS: Final = (
     "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', :busy, true),"
     " set_config('idle_in_transaction_session_timeout', :idle, true)"
@@ -48,8 +49,9 @@ _SETTINGS: Final = (
 A server or role may have switched `synchronous_commit` off for speed, but here the end of a commit must mean "on disk".
 A process that is suspended, or a machine that is lost, in the middle of a transaction would keep its locks for hours.
 """
-_MOVED: Final = "SELECT move FROM journal_info"
-_AND_MOVE: Final = f", ({_MOVED})"
+_USABLE: Final = "SELECT version FROM journal_info WHERE mark IS NULL"
+"""Which tables a journal has, or nothing if it may not be used. A process may have opened it before that changed."""
+_AND_USABLE: Final = f", ({_USABLE})"
 """In the same statement, since each is a round trip. It waits for a move that is under way, which locks the table."""
 _GONE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 """When a server that vanished counts as gone (libpq): after a minute. The system's own values are hours."""
@@ -63,7 +65,7 @@ _OTHER_TABLES_IN_SQLITE: Final = (
     "has no column named",
     "NOT NULL constraint failed",
 )
-
+_DAMAGED: Final = ("malformed", "not a database")
 
 _engines: WeakSet[Engine] = WeakSet()
 _inherited: list[object] = []
@@ -94,16 +96,16 @@ class Store:
         self.is_relative = self.is_sqlite and not Path(parsed.database or "").expanduser().is_absolute()
         self.observer: Observer | None = None
         self.journal_id = ""
-        self._in_use = False
+        self._version = ""
         self._noted = threading.local()
         self.engine = _sqlite(parsed) if self.is_sqlite else _postgresql(parsed)
-        self._transactions = Transactions(self.engine, lock_timeout=BUSY_SECONDS, begun=self._check_move)
+        self._transactions = Transactions(self.engine, lock_timeout=BUSY_SECONDS, begun=self._check_usable)
         _engines.add(self.engine)
         try:
             self._open()
         except (SQLAlchemyError, OSError) as error:
             self.engine.dispose()
-            raise self._failure("opened", error) from error
+            raise self.failure("opened", error) from error
         except BaseException:
             self.engine.dispose()
             raise
@@ -124,7 +126,7 @@ class Store:
             with self.engine.connect() as connection:
                 yield connection
         except (SQLAlchemyError, UnicodeEncodeError) as error:
-            raise self._failure("read", error) from error
+            raise self.failure("read", error) from error
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -138,7 +140,7 @@ class Store:
                 self._noted.transitions = transitions
                 yield connection
         except (SQLAlchemyError, UnicodeEncodeError) as error:
-            raise self._failure("written", error) from error
+            raise self.failure("written", error) from error
         for tell in transitions:
             self.when_on_disk(tell)
 
@@ -149,7 +151,7 @@ class Store:
             with self._transactions.together():
                 yield
         except (SQLAlchemyError, UnicodeEncodeError) as error:
-            raise self._failure("written", error) from error
+            raise self.failure("written", error) from error
 
     def when_on_disk(self, call: Callable[[], None]) -> None:
         """Run `call` when the writes of this thread are on disk, and not at all if their commit fails."""
@@ -175,17 +177,17 @@ class Store:
             # In each transaction, since a pooler may give each another session of the server.
             # Who waits must outlast the holder that stands still.
             limits = {"busy": f"{BUSY_SECONDS * 1000:.0f}ms", "idle": f"{BUSY_SECONDS * 500:.0f}ms"}
-            if not self._in_use:
+            if not self._version:
                 connection.execute(sa.text(_SETTINGS), limits)
-            elif connection.execute(sa.text(_SETTINGS + _AND_MOVE), limits).one()[-1] is not None:
-                self._check_move(connection)
+            elif connection.execute(sa.text(_SETTINGS + _AND_USABLE), limits).one()[-1] != self._version:
+                self._begin_use(connection)
             yield connection
 
-    def _check_move(self, connection: Connection) -> None:
-        """Raise JournalMovedError if the journal was moved, perhaps while this process had it open."""
+    def _check_usable(self, connection: Connection) -> None:
+        """Raise what `usable` does, if the journal was moved or upgraded while this process had it open."""
         # As text, since the statement of SQLAlchemy takes as long as a small write.
-        if self._in_use and connection.exec_driver_sql(_MOVED).scalar_one() is not None:
-            raise self.moved(connection.execute(_MOVE).scalar_one())
+        if self._version and connection.exec_driver_sql(_USABLE).scalar() != self._version:
+            self._begin_use(connection)
 
     def now(self, connection: Connection) -> datetime:
         """Return the journal's time: the server's on PostgreSQL, so that machines with wrong clocks agree."""
@@ -239,8 +241,20 @@ class Store:
         self.make_file()
         self._prepare()
         with self.read() as connection:
-            self.journal_id = connection.execute(sa.select(journal_info.c.id)).scalar_one()
-        self._in_use = True
+            self._begin_use(connection)
+
+    def _begin_use(self, connection: Connection) -> None:
+        """Use the tables as they are now. Raise what `usable` does."""
+        info = self.usable(connection)
+        if info is None:
+            raise JournalError(f"There is no journal {self.url} any more. Restore it from a backup.", url=self.url)
+        if revisions.missing(info.number or 0):
+            raise JournalError(
+                f"The upgrade of the journal {self.url} was undone. Go on with the version that was there before; this "
+                "one upgrades it again when it is started.",
+                url=self.url,
+            )
+        self.journal_id, self._version = info.id, info.version
 
     def make_file(self) -> None:
         """Make the file of an SQLite journal, and its folder, unless they are there. Raise JournalError if it fails."""
@@ -254,30 +268,43 @@ class Store:
             raise _not_opened(self.path, error) from error
 
     def _prepare(self) -> None:
-        """Create the tables if there are none. If several processes open the journal first, one of them does it."""
+        """Create the tables if there are none, or upgrade them. Of several processes, one does it."""
         with self.engine.connect() as connection:
             if not self.is_sqlite and reads_only(connection):
                 raise JournalError(f"The journal {self.url} cannot be written: {READ_ONLY}", url=self.url)
-            if self._is_prepared(connection):
-                return
+            info = self.usable(connection)
+        if info is not None:
+            self.upgrade(info)
+            return
         with self.write() as connection:
             self.take_turns(connection, CREATION)
-            if not self._is_prepared(connection):
+            if self.usable(connection) is None:
                 self._check_is_free(connection)
                 metadata.create_all(connection)
-                row = {"id": str(uuid.uuid4()), "version": VERSION, "created_at": self.now(connection)}
-                connection.execute(sa.insert(journal_info), row)
+                version = str(revisions.newest().number)
+                row = {"id": str(uuid.uuid4()), "version": version, "created_at": self.now(connection)}
+                connection.execute(sa.insert(journal_info), {**row, "readable_from": revisions.readable_from()})
 
-    def _is_prepared(self, connection: Connection) -> bool:
-        """Return whether the journal has its tables.
+    def upgrade(self, info: Info) -> None:
+        """Bring the tables to the newest revision, unless they have it. Raise JournalError if that must wait."""
+        if revisions.missing(info.number or 0):
+            from ivcap_flows.journal.upgrading import upgrade
 
-        Raise NewerSchemaError if they are another version's, and JournalMovedError if the journal is not in use here.
+            upgrade(self)
+
+    def usable(self, connection: Connection) -> Info | None:
+        """Return what the journal says of itself, or None if there is none.
+
+        Raise NewerSchemaError if this code cannot use its tables, and JournalMovedError if the journal is not in use
+        here.
         """
-        if not self._has_tables(connection):
-            return False
-        if (move := connection.execute(_MOVE).scalar_one()) is not None:
-            raise self.moved(move)
-        return True
+        info = Info.read(connection)
+        if info is not None:
+            if info.mark is not None:
+                raise self.moved(info.mark)
+            if info.number is None or info.first_reader > revisions.newest().number:
+                raise self.newer(info)
+        return info
 
     def _check_is_free(self, connection: Connection) -> None:
         """Raise ConfigurationError if another program has tables here that are named as those of a journal."""
@@ -289,24 +316,38 @@ class Store:
                 f"({', '.join(taken)}). Name another database in IVCAP_FLOWS_JOURNAL."
             )
 
-    def _has_tables(self, connection: Connection) -> bool:
-        """Return whether there is a journal. Raise NewerSchemaError if another version made it."""
-        if not sa.inspect(connection).has_table(journal_info.name):
-            return False
-        found = connection.execute(sa.select(journal_info.c.version)).scalar()
-        if found == VERSION:
-            return True
-        raise NewerSchemaError(
-            f"The journal {self.url} was made by another version of ivcap-flows (tables {found}; this version has "
-            f"{VERSION}). Use that version, or name another journal in IVCAP_FLOWS_JOURNAL. If an unpublished version "
-            "made it and nothing in it matters, delete it.",
+    def newer(self, info: Info) -> NewerSchemaError:
+        """Return the error that says which version of the package has the tables of the journal."""
+        known = revisions.newest()
+        if info.number is None:
+            return NewerSchemaError(
+                f"The journal {self.url} was made by an unpublished version of ivcap-flows, with tables "
+                f"{info.version}. Finish its runs with that version, or name another journal in IVCAP_FLOWS_JOURNAL; "
+                "what was requested is found on the platforms by its keys.",
+                url=self.url,
+                found=info.version,
+                known=str(known.number),
+            )
+        # It may let older code use its tables, but not move them.
+        needed = f"ivcap-flows {info.package} or later" if info.first_reader > known.number else "a newer version"
+        return NewerSchemaError(
+            f"The journal {self.url} has tables of revision {info.number}, which need {needed}; this version has "
+            f"revision {known.number}. Upgrade ivcap-flows here, too, and start again. The journal is as it was: never "
+            "delete it, since it has what was requested.",
             url=self.url,
-            found=found,
-            known=VERSION,
+            found=info.version,
+            known=str(known.number),
         )
 
-    def moved(self, move: dict[str, str]) -> JournalMovedError:
+    def moved(self, move: dict[str, Any]) -> JournalMovedError:
         """Return the error that says where the journal is, from its mark."""
+        if "undo" in move:
+            return JournalMovedError(
+                f"The upgrade of the journal {self.url} is being undone. Start the same command again: "
+                "`ivcap-flows journal upgrade --undo`.",
+                url=self.url,
+                to=move["to"],
+            )
         if (to := move.get("to")) is not None:
             return JournalMovedError(
                 f"The journal {self.url} was moved to {to}. Name that in IVCAP_FLOWS_JOURNAL.", url=self.url, to=to
@@ -318,7 +359,8 @@ class Store:
             source=move["from"],
         )
 
-    def _failure(self, verb: str, error: Exception) -> JournalError | InputError:
+    def failure(self, verb: str, error: Exception) -> JournalError | InputError:
+        """Return the error that says what could not be done, and the next step."""
         if isinstance(error, UnicodeEncodeError):
             return InputError(f"{error.object!a:.200} holds half a surrogate pair, which cannot be stored.")
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
@@ -333,10 +375,16 @@ class Store:
             )
         elif state == "40P01":
             step = "Two processes waited for each other. Try again."
+        elif any(words in " ".join(cause) for words in _DAMAGED):
+            step = (
+                "If it is a journal, it is damaged or was copied in part: restore a backup of it, or move it away. "
+                "Else name another file in IVCAP_FLOWS_JOURNAL."
+            )
         elif state in _OTHER_TABLES_ON_SERVER or any(words in " ".join(cause) for words in _OTHER_TABLES_IN_SQLITE):
             step = (
                 "Its tables are not those of this version. If a newer version of ivcap-flows has opened it, upgrade "
-                "here, too, and start again. If an unpublished version made it and nothing in it matters, delete it."
+                "here, too, and start again; if an upgrade was undone, start again. Never delete it: it has what was "
+                "requested."
             )
         elif isinstance(error, DBAPIError) and not self.is_sqlite:
             step = "Check that the database server runs and that the URL in IVCAP_FLOWS_JOURNAL is right."
@@ -402,6 +450,7 @@ def _sqlite(url: URL) -> Engine:
     def _connected(connection: Any, _record: Any) -> None:
         # The driver's own transactions begin too late to be atomic; `_began` replaces them.
         connection.isolation_level = None
+        _check_owner(connection, path)
         _with_turns(connection, "PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -423,6 +472,17 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _check_owner(connection: Any, path: Path) -> None:
+    """Raise ConfigurationError if a file is another program's, before anything of it is changed."""
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+    if names and journal_info.name not in names:
+        raise ConfigurationError(
+            f"The file {path} is another program's: it has no journal, but {', '.join(sorted(names)[:3])}. Name "
+            "another file in IVCAP_FLOWS_JOURNAL.",
+            url=f"sqlite:///{path}",
+        )
 
 
 def _with_turns(connection: Any, statement: str) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import faulthandler
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 import uuid
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -35,6 +38,17 @@ def new_database(postgresql_server):
         return postgresql_server.format(name)
 
     return make
+
+
+@pytest.fixture
+def place(new_database, tmp_path):
+    """Names an empty database, or a file that does not exist."""
+    numbers = iter(range(1000))
+
+    def named(kind):
+        return new_database() if kind == "postgresql" else f"sqlite:///{tmp_path / f'{next(numbers)}.sqlite'}"
+
+    return named
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -122,6 +136,23 @@ def at_once(child):
         return [each.said() for each in some]
 
     return start
+
+
+@pytest.fixture(scope="module")
+def dying_at():
+    """Return `dying_at(number, verbs, call, *arguments)`, which calls in a process that is killed before this commit,
+    or statement with one of the verbs, and returns whether the call came to its end."""
+    program = [sys.executable, str(Path(__file__).with_name("dying_process.py"))]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as dying:
+
+        def die(number, verbs, call, *arguments):
+            print(json.dumps([number, verbs, call, arguments]), file=dying.stdin, flush=True)
+            status = int(dying.stdout.readline())
+            assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+            return os.WIFEXITED(status)
+
+        yield die
+        dying.stdin.close()
 
 
 @pytest.fixture

@@ -11,14 +11,15 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 import httpx
 import sqlalchemy as sa
+from alembic.operations import Operations
 from capture_mutants import CAPTURE
 from mutant import Mutant, SetAttribute
 
@@ -48,11 +49,14 @@ from ivcap_flows.journal import (
     Journal,
     NewIntent,
     RunRow,
+    counters,
     moves,
     process_locks,
+    revisions,
     schema,
     store,
     transitions,
+    upgrading,
 )
 from ivcap_flows.journal.accounts import Accounts
 from ivcap_flows.journal.claims import Claims
@@ -336,6 +340,50 @@ def a_source_that_is_not_locked(patch: SetAttribute) -> None:
     patch(moves._End, "write", lambda self: self.engine.begin())
     # On SQLite, any write locks the file.
     patch(Processes, "note_deaths", lambda self, connection: None)
+
+
+def an_upgrade_without_its_lock(patch: SetAttribute) -> None:
+    @contextmanager
+    def together(store: Any) -> Iterator[Any]:
+        try:
+            with store.engine.begin() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            raise store.failure("upgraded", error) from error
+
+    patch(upgrading, "_alone", together)
+
+
+def an_upgrade_without_its_transaction(patch: SetAttribute) -> None:
+    upgrade = revisions.upgrade
+
+    def upgrade_and_commit(connection: sa.Connection, missing: Any) -> None:
+        upgrade(connection, missing)
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("BEGIN")
+
+    patch(revisions, "upgrade", upgrade_and_commit)
+
+
+def an_upgrade_that_forgets_a_table(patch: SetAttribute) -> None:
+    patch(Operations, "create_table", lambda self, *given, **more: None)
+
+
+def an_upgrade_that_forgets_a_counter(patch: SetAttribute) -> None:
+    patch(counters, "continue_after", lambda *given: None)
+
+
+def an_upgrade_that_waits_for_nobody(patch: SetAttribute) -> None:
+    patch(upgrading, "_wait_for", lambda store, connection: None)
+
+
+def a_copy_without_its_mark(patch: SetAttribute) -> None:
+    patch(upgrading, "_mark", lambda path, mark: None)
+
+
+def the_revision_is_not_read_again(patch: SetAttribute) -> None:
+    patch(store, "_USABLE", "SELECT '1' FROM journal_info WHERE mark IS NULL")
+    patch(store, "_AND_USABLE", ", (SELECT '1' FROM journal_info WHERE mark IS NULL)")
 
 
 def a_target_made_before_the_proof(patch: SetAttribute) -> None:
@@ -1000,6 +1048,23 @@ MUTANTS: Final = {
         "what is known by a heartbeat alone lingers after a move", a_move_that_takes_silence_for_a_death
     ),
     "a source that is not locked": Mutant("no flow opens between the proof and the mark", a_source_that_is_not_locked),
+    "an upgrade without its lock": Mutant("of several processes one upgrades a journal", an_upgrade_without_its_lock),
+    "an upgrade without its transaction": Mutant(
+        "an upgrade that fails changes nothing", an_upgrade_without_its_transaction
+    ),
+    "an upgrade that forgets a table": Mutant(
+        "an upgraded journal has the tables of a new one", an_upgrade_that_forgets_a_table
+    ),
+    "an upgrade that forgets a counter": Mutant(
+        "numbers of an upgraded journal go on after the highest", an_upgrade_that_forgets_a_counter
+    ),
+    "an upgrade that waits for nobody": Mutant(
+        "a change of tables waits for older code", an_upgrade_that_waits_for_nobody
+    ),
+    "a copy without its mark": Mutant("the copy before an upgrade is not opened", a_copy_without_its_mark),
+    "the revision is not read again": Mutant(
+        "who has a journal open sees that its tables have changed", the_revision_is_not_read_again
+    ),
     "a target made before the proof": Mutant("a refused move leaves no file", a_target_made_before_the_proof),
     "a reader makes the journal": Mutant("who only reads makes no journal", a_reader_makes_the_journal),
     "a lock file known by its name": Mutant(
