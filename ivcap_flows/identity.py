@@ -22,6 +22,7 @@ __all__ = [
     "KEY_FIELD",
     "KEY_TAG",
     "KEY_VERSION",
+    "RECORD_VERSION",
     "How",
     "OncePer",
     "api_address",
@@ -62,6 +63,8 @@ KEY_FIELD: Final = "ivcap-flows-key"
 """The user metadata, or annotation, of an item of Provena that holds its key."""
 KEY_TAG: Final = "ivcap-flows:"
 """What precedes the short id of the key in the tag of an order."""
+RECORD_VERSION: Final = 1
+"""The version of what is written on platforms, a field of each content. The names of the schemas stay as they are."""
 INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
 CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
 """The aspect on an artifact with the `sha256` and `size` of its bytes, since IVCAP keeps no digest."""

@@ -11,6 +11,7 @@ from ivcap_flows.durable.effects import RecordStore
 from ivcap_flows.durable.wording import decide
 from ivcap_flows.errors import ForbiddenError, InDoubtError, PlatformError
 from ivcap_flows.identity import (
+    RECORD_VERSION,
     canonical,
     digest,
     fingerprint_for_reuse,
@@ -177,6 +178,7 @@ class IntentRecord:
     def _content(self, urn: str | None, outcome: Any) -> dict[str, Any]:
         row = self._intent
         return {
+            "version": RECORD_VERSION,
             "key": row.key,
             "journal": self._journal_id,
             "noun": row.noun,

@@ -19,6 +19,8 @@ LOOKED_AT: Final = 500
 """Number of idempotency records to read if the platform cannot filter them by content."""
 _ANNOUNCED: Final = timedelta(hours=1)
 """Within it, whatever a record announces is requested, or not at all."""
+_OF_A_CLAIM: Final = frozenset({"send", "supersedes"})
+"""Fields that an outcome has in its own way, or not at all."""
 
 
 async def having(aspects: Aspects, member: str, value: str) -> AsyncIterator[AspectRecord]:
@@ -115,6 +117,8 @@ class IdempotencyRecords:
             there = await self._active(entity)
         says_enough = _says_enough([_content(record) for record in there], content)
         gone = [record for record in there if _gives_way(_content(record), content)]
+        for record in gone:
+            content = {**_unknown(_content(record), content), **content}
         if gone and not says_enough and not self._lists_at_once:
             # Where lists may lag, nothing is taken away before what follows it shows.
             await self._aspects.add(entity, INTENT_SCHEMA, content, repeat="idempotent")
@@ -183,6 +187,11 @@ def _says_enough(there: Sequence[Mapping[str, Any]], content: Mapping[str, Any])
     if urn is None:
         return any(record.get("urn") not in superseded or same_claim(record, content) for record in there)
     return any(record.get("urn") == urn for record in there)
+
+
+def _unknown(record: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a claim that only newer code knows: the outcome that takes its place keeps them."""
+    return {name: value for name, value in record.items() if name not in content and name not in _OF_A_CLAIM}
 
 
 def _content(record: AspectRecord) -> Mapping[str, Any]:

@@ -282,8 +282,7 @@ def _file_of(store: Store) -> Path:
     """Return the file of a journal, not a link to it."""
     if store.path is None:
         raise ConfigurationError(
-            "An upgrade of a journal on PostgreSQL cannot be undone. Restore a backup from before it, as its "
-            "administrators do: docs/how-to/back-up-a-journal.md.",
+            "An upgrade of a journal on PostgreSQL cannot be undone. Restore a backup from before it: `pg_restore`.",
             url=store.url,
         )
     return store.path.resolve()

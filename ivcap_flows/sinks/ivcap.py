@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import ForbiddenError
-from ivcap_flows.identity import canonical, digest, flows_urn
+from ivcap_flows.identity import RECORD_VERSION, canonical, digest, flows_urn
 from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import prov_json
 from ivcap_flows.provenance.graph import Graph
@@ -43,6 +43,11 @@ _JOURNAL: Final = {
     "minLength": 1,
     "description": "The id of the journal that wrote this; readers keep the newest of each run and journal.",
 }
+_VERSION: Final = {
+    "type": "integer",
+    "minimum": 1,
+    "description": "The version of this content; without it, 1. A later one may have more fields.",
+}
 SCHEMAS: Final[Mapping[str, Any]] = {
     RUN_SCHEMA: {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -52,6 +57,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "required": ["$schema", "run", "journal", "flow", "outcome", "missing-facts", "prov", "sha256"],
         "properties": {
             "$schema": {"const": RUN_SCHEMA},
+            "version": _VERSION,
             "run": {**_URN, "description": "The URN of the run; the records of all its journals together describe it."},
             "journal": _JOURNAL,
             "flow": {"type": "string", "description": "The name of the flow."},
@@ -67,7 +73,6 @@ SCHEMAS: Final[Mapping[str, Any]] = {
             "prov": {"type": "object", "description": "Everything that the journal has about the run, as PROV-JSON."},
             "sha256": {**_SHA256, "description": "The sha256 of the canonical JSON (RFC 8785) of all other fields."},
         },
-        "additionalProperties": False,
     },
     LINK_SCHEMA: {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -77,6 +82,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "required": ["$schema", "run", "journal", "flow", "roles"],
         "properties": {
             "$schema": {"const": LINK_SCHEMA},
+            "version": _VERSION,
             "run": {**_URN, "description": "The URN of the run; the run's record is an aspect of this URN."},
             "journal": _JOURNAL,
             "flow": {"type": "string", "description": "The name of the flow."},
@@ -88,7 +94,6 @@ SCHEMAS: Final[Mapping[str, Any]] = {
                 "description": "What the run did with the artifact.",
             },
         },
-        "additionalProperties": False,
     },
 }
 """The JSON schemas of the contents, by their URNs."""
@@ -168,6 +173,7 @@ class IvcapSink:
         async def read(each: _Wanted) -> None:
             listed = self._client.aspects.where(path, entity=each.entity, schema=each.schema)
             each.existing = [record async for record in listed if _part_of(record) == (urn, run.journal)]
+            each.content = _with_unknown(each.content, each.existing)
 
         await all_of(read, wanted, AT_ONCE)
 
@@ -259,6 +265,7 @@ async def parts_by_run(aspects: Aspects, entity: str, schema: str) -> dict[str, 
 def _record(run: RunRow, graph: Graph) -> dict[str, Any]:
     record = {
         "$schema": RUN_SCHEMA,
+        "version": RECORD_VERSION,
         "run": flows_urn("run", run.id),
         "journal": run.journal,
         "flow": run.flow_name,
@@ -266,7 +273,23 @@ def _record(run: RunRow, graph: Graph) -> dict[str, Any]:
         "missing-facts": run.missing_facts,
         "prov": json.loads(prov_json.dumps(shareable(graph), indent=None)),
     }
+    return _with_digest(record)
+
+
+def _with_digest(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "sha256": digest(canonical(record))}
+
+
+def _with_unknown(content: dict[str, Any], existing: Sequence[AspectRecord]) -> dict[str, Any]:
+    """Return a content with the fields that only newer code knows, as the newest aspect of the part has them."""
+    schema = content["$schema"]
+    there = next((record.content for record in existing if isinstance(record.content, Mapping)), {})
+    known = SCHEMAS[schema]["properties"].keys()
+    unknown = {name: value for name, value in there.items() if name not in known and not name.startswith("$")}
+    if not unknown:
+        return content
+    merged = {**unknown, **{name: value for name, value in content.items() if name != "sha256"}}
+    return _with_digest(merged) if schema == RUN_SCHEMA else merged
 
 
 def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -281,6 +304,7 @@ def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict
                 urn,
                 {
                     "$schema": LINK_SCHEMA,
+                    "version": RECORD_VERSION,
                     "run": flows_urn("run", run.id),
                     "journal": run.journal,
                     "flow": run.flow_name,

@@ -15,7 +15,7 @@ from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, Pl
 from ivcap_flows.handles import Artifact
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.tus import BLOCK
-from ivcap_flows.identity import CONTENT_SCHEMA, OncePer, foremost, key_of
+from ivcap_flows.identity import CONTENT_SCHEMA, RECORD_VERSION, OncePer, foremost, key_of
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -251,7 +251,14 @@ async def _state_content(call: IvcapCall, urn: str, source: UploadSource, key: s
 
     If a policy forbids this, other machines cannot verify the content; nothing else is lost.
     """
-    content = {"$schema": CONTENT_SCHEMA, "$entity": urn, "sha256": source.sha256, "size": source.size, "key": key}
+    content = {
+        "$schema": CONTENT_SCHEMA,
+        "$entity": urn,
+        "version": RECORD_VERSION,
+        "sha256": source.sha256,
+        "size": source.size,
+        "key": key,
+    }
     try:
         await call.client.aspects.add(urn, CONTENT_SCHEMA, content)
     except ForbiddenError:

@@ -176,8 +176,8 @@ def journal(journal_file):
 def ivcap_flows(capsys, embedded_platform):
     """`ivcap_flows("show", "latest")` runs a command in this process; what goes wrong is one line on standard error.
 
-    Only `run`, `sync`, `models`, `doctor` and what decides, moves or prunes write to the journal, and none prints a
-    token, or a value with `s3cret` in it.
+    Only `run`, `sync`, `models`, `doctor` and what decides, moves, upgrades or prunes write to the journal, and none
+    prints a token, or a value with `s3cret` in it.
     """
 
     def run(*arguments: object) -> Said:
@@ -196,7 +196,7 @@ def ivcap_flows(capsys, embedded_platform):
             # A flow that is planned may print.
             own = said.err.splitlines(keepends=True)[-1] if words[0] == "plan" else said.err
             assert re.fullmatch(r"\w+Error: [^\n]+\n", own), said.err
-        decides = {"abandon", "adopt", "write-off", "--urn", "--none", "prune", "move"} & set(words)
+        decides = {"abandon", "adopt", "write-off", "--urn", "--none", "prune", "move", "upgrade"} & set(words)
         if before is not None and words[0] not in ("run", "sync", "models", "doctor") and not decides:
             assert contents(journal) == before
         tokens = [value for name, value in os.environ.items() if "JWT" in name or "TOKEN" in name]

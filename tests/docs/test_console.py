@@ -27,6 +27,7 @@ ELSEWHERE = {
     r"(worker|server) start|(task|local) serve|state\.env|flows watch|moto_server": "a server, which tests/e2e starts",
     r"deployment run|automation|\$BLOCK_ID|--like production": "a deployment, which tests/e2e runs",
     r"4f0c1e9a77b2d310": "a doubt, which tests/cli settles",
+    r"upgrade --undo": "an upgraded journal, which tests/cli/test_upgrade.py has",
     r"102\.100\.100|runs\.csv|--orders-of": "a batch, which tests/cli registers",
     r"my-service|service\.py|service\.json|services/upper": "a service, which tests/docs/test_examples.py writes",
     r"register_runs\.py": "tests/flows/test_register_runs.py",

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from durable_platform import VISIBILITY_DELAY, Account, Platform
 from simulated import run_on
-from simulated_aspects import RECORD_FAULTS
+from simulated_aspects import RECORD_FAULTS, records_on
 
 from ivcap_flows.durable import Found, Performed, Resume
 from ivcap_flows.errors import UnavailableError
@@ -180,6 +180,22 @@ def test_a_claim_stays_until_what_follows_it_shows(two_journals):
 
     first, second = run_on(account.clock, both())
     assert (second.how, second.value, len(one.urns)) == ("adopted", first.value, 1)
+
+
+def test_an_outcome_keeps_what_newer_code_says_in_its_claim():
+    """It knows more fields than this one; what a claim alone has goes with it."""
+    account = Account()
+    records = records_on(Platform(account))
+    claim = {"version": 2, "journal": "j", "created-at": "c", "claim": "t", "send": 1, "urn": None, "mood": "new"}
+
+    outcome = {name: claim[name] for name in ("journal", "created-at", "claim")} | {"version": 1, "urn": "urn:order:1"}
+
+    async def tell() -> list[dict[str, Any]]:
+        await records.write("k1:b", claim, first=True)
+        await records.write("k1:b", outcome)
+        return await records.read("k1:b")
+
+    assert run_on(account.clock, tell()) == [{**outcome, "mood": "new"}]
 
 
 class Busy:

@@ -10,6 +10,11 @@ from ivcap_flows import a_wait_or_park, recorded, wait_or_park
 from ivcap_flows.durable import parking as times
 from ivcap_flows.tasks import aplace_order, arequest_job, parking, place_order
 
+if os.environ.get("NEWER_CODE"):
+    import newer_code
+
+    newer_code.become(adds_only=True)
+
 # So that a test need not wait for what takes minutes.
 times.SHORTEST = parking.SHORTEST = float(os.environ["PARK_FOR_AT_LEAST"])  # type: ignore[misc]
 

@@ -226,9 +226,9 @@ LATER = (("open newer", 1, True), ("open newer", 1, False))
 )
 def test_a_kill_at_any_step_leaves_all_or_nothing_changed(old_journal, dying_at, kind, call, number, more):
     """And the next process that opens the journal does it. No copy can be used."""
-    url, twin = old_journal(kind, number), old_journal(kind, number)
-    assert dying_at(-1, ("",), call, twin, *more)
-    states = [(tables(url), rows(url)), (tables(twin), rows(twin))]
+    url, whole = old_journal(kind, number), old_journal(kind, number)
+    assert dying_at(-1, ("",), call, whole, *more)
+    states = [(tables(url), rows(url)), (tables(whole), rows(whole))]
     kills = 0
     while not dying_at(kills + 1, ("",), call, url, *more):
         kills += 1

@@ -14,7 +14,7 @@ from prov.model import ProvDocument
 from ivcap_flows import loop
 from ivcap_flows.errors import ForbiddenError, UnreachableError
 from ivcap_flows.http.auth import StaticToken
-from ivcap_flows.identity import flows_urn
+from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Fact, RunIdentity
 from ivcap_flows.journal.store import Store
@@ -138,6 +138,24 @@ def test_a_link_says_what_is_known_now(ivcap_journal, deliver, client, run, arti
     assert {name: [record.content["roles"] for record in of.values()] for name, of in parts.items()} == {
         name: [roles] for name, roles in links.items()
     }
+
+
+def test_what_newer_code_says_of_a_run_is_kept(ivcap_journal, deliver, client, run, artifacts):
+    """A field that this code does not know stays when it writes the record anew, and is no reason to do so."""
+    deliver()
+    urn, used = flows_urn("run", run.id), artifacts[0]
+    newer = {"version": 2, "mood": "new"}
+    for about, schema, more in ((urn, RUN_SCHEMA, {"sha256": "0" * 64}), (used, LINK_SCHEMA, {})):
+        [content] = active(client, about, schema)
+        assert content["version"] == 1
+        loop.run(client.aspects.add(about, schema, {**content, **newer, **more}))
+    ivcap_journal.facts.append([Fact(relation("wasGeneratedBy", used, urn), run.id)])
+    assert deliver() == DELIVERED
+    [record], [link] = active(client, urn, RUN_SCHEMA), active(client, used, LINK_SCHEMA)
+    assert record["mood"] == link["mood"] == "new" and link["roles"] == ["generated", "used"]
+    jsonschema.validate(record, SCHEMAS[RUN_SCHEMA])
+    assert record["sha256"] == digest(canonical({name: each for name, each in record.items() if name != "sha256"}))
+    assert deliver("again") == Drained("again", delivered=1) and active(client, urn, RUN_SCHEMA) == [record]
 
 
 @pytest.mark.parametrize(
