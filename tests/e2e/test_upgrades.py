@@ -112,7 +112,12 @@ def test_workers_of_two_revisions_share_a_journal(prefect_server, embedded_platf
     """The newer one only adds to the tables. Each worker is replaced by one of the other revision while runs are
     parked, there and back. No run fails, and each orders once."""
     fleet = Fleet(tmp_path, prefect_server, settings_of_platforms())
-    fleet.environment |= {"IVCAP_FLOWS_JOURNAL": journal_place, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    fleet.environment |= {
+        "IVCAP_FLOWS_JOURNAL": journal_place,
+        # No run wakes by itself while a worker is replaced.
+        "PARK_FOR_AT_LEAST": "600",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
     pool = f"{POOL}-revisions"
     newer = {"NEWER_CODE": "1", "PYTHONPATH": str(NEWER_CODE)}
 
@@ -120,25 +125,29 @@ def test_workers_of_two_revisions_share_a_journal(prefect_server, embedded_platf
         return fleet.start("worker", *PREFECT, "worker", "start", "--pool", pool, "--name", name, **variables)
 
     def parks(mark: str) -> str:
-        run = fleet.run(deployment, f"{mark} {os.getpid()}", 25.0)
+        run = fleet.run(deployment, f"{mark} {os.getpid()}", WAITED_FOR)
         fleet.until(run, {"Parked"})
         return run
+
+    def wakes(run: str) -> None:
+        woken(fleet, run)
+        fleet.until(run, {"Completed"})
 
     try:
         fleet.asked("/work_pools/", {"name": pool, "type": "process"})
         deployment = fleet.deployment("parks", "revisions", work_pool_name=pool)
         older = worker("older")
-        runs = [parks("with older")]
+        first, second = parks("with older"), parks("with older, too")
         later = worker("newer", **newer)
         end_at_once(older)
-        runs.append(parks("with newer"))
+        third = parks("with newer")
+        wakes(first)
         # Started again, on tables that it does not know all of.
         worker("older again")
         end_at_once(later)
-        runs.append(parks("with older again"))
-        for run in runs:
-            fleet.until(run, {"Completed"})
-        assert len(list(embedded_platform.requests("POST", "/1/orders$"))) == len(runs)
+        wakes(second)
+        wakes(third)
+        assert len(list(embedded_platform.requests("POST", "/1/orders$"))) == 3
         assert "gets tables of revision 2; it has 1" in fleet.log("worker")
         with Journal.open(journal_place) as journal:
             assert [run.outcome for run in journal.runs.recent(9)] == ["completed"] * 3

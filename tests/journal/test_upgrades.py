@@ -8,6 +8,8 @@ import re
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from contextlib import closing, contextmanager
 from functools import partial
@@ -297,6 +299,22 @@ def test_older_code_goes_on_beside_a_change_that_only_adds(old_journal, open_the
         assert {"before", "after"} < {run.flow_name for run in restarted.runs.recent(9)}
     with refused(NewerSchemaError, "has tables of revision 2, which need a newer version", url):
         move(url, "sqlite:////nowhere/there.sqlite")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_this_code_does_everything_on_tables_that_newer_code_has_added_to():
+    """The tests of the journal and of what is durable pass there, as they do on its own tables."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/journal", "tests/durable"],
+        cwd=Path(__file__).parents[2],
+        env={**environment, "IVCAP_FLOWS_TEST_NEWER_TABLES": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
 
 
 def works(url):

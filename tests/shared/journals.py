@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import newer_code
 import psutil
 import psycopg
 import pytest
@@ -45,6 +48,13 @@ def own_postgresql(name: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def made(url: str) -> None:
+    """Make a journal; where that is asked for, with the tables of newer code that has only added to them."""
+    Journal.open(url).close()
+    if os.environ.get("IVCAP_FLOWS_TEST_NEWER_TABLES"):
+        subprocess.run([sys.executable, newer_code.__file__, url], check=True)
+
+
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     """The URL of a server, with `{}` for the database: one for the process, whichever tests ask first.
@@ -57,7 +67,7 @@ def postgresql_server() -> Iterator[str]:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
             connection.execute("CREATE DATABASE journal_made")
-            Journal.open(url.format("journal_made")).close()
+            made(url.format("journal_made"))
             connection.execute("CREATE DATABASE journal TEMPLATE journal_made")
         yield url
 
@@ -66,7 +76,7 @@ def postgresql_server() -> Iterator[str]:
 def made_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A journal's file with its tables made, to be copied."""
     path = tmp_path_factory.mktemp("journal") / "made.sqlite"
-    Journal.open(f"sqlite:///{path}").close()
+    made(f"sqlite:///{path}")
     return path
 
 

@@ -1,11 +1,16 @@
-"""Code of a later revision, made up: `become(adds_only)` turns this process into one, for good."""
+"""Code of a later revision, made up: `become(adds_only)` turns this process into one, for good.
+
+As a program, it upgrades a journal, and only adds to its tables: `newer_code.py URL`.
+"""
 
 from __future__ import annotations
+
+import sys
 
 import sqlalchemy as sa
 from alembic.operations import Operations
 
-from ivcap_flows.journal import revisions, schema
+from ivcap_flows.journal import Journal, revisions, schema
 from ivcap_flows.journal.revisions import Revision, altered
 
 
@@ -36,3 +41,8 @@ def become(adds_only: bool) -> None:
             column.nullable = True
     apply = _adds if adds_only else _changes
     revisions.REVISIONS.append(Revision(2, "0.2.0", adds_only, apply))
+
+
+if __name__ == "__main__":
+    become(adds_only=True)
+    Journal.open(sys.argv[1]).close()

@@ -64,7 +64,7 @@ class Fleet:
                 "name": name,
                 "flow_id": flow["id"],
                 "work_pool_name": POOL,
-                "path": str(Path(__file__).parent),
+                "path": str(Path(__file__).parents[1] / "e2e"),
                 "entrypoint": f"parking_flows.py:{function}",
                 "pull_steps": [],
                 **options,
