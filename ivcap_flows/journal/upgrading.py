@@ -8,6 +8,7 @@ and then that mark is taken away: whatever ends this process, at most one file c
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import sqlite3
@@ -58,7 +59,7 @@ def upgrade(store: Store) -> None:
     If code of the revision before cannot go on with them, wait for its processes first. Raise JournalError if that
     takes more than `PATIENCE` seconds, or if the disk has too little room; nothing is changed then.
     """
-    end = time.monotonic() + PATIENCE
+    end, waits = time.monotonic() + PATIENCE, False
     while True:
         late = time.monotonic() >= end
         try:
@@ -76,6 +77,9 @@ def upgrade(store: Store) -> None:
                 _change(connection, missing)
                 return
         except _InUseError as reason:
+            if not waits:
+                logger.warning("The journal %s is to be upgraded: %s. This is waited for.", store.url, reason)
+                waits = True
             if late:
                 raise JournalError(
                     f"The journal {store.url} cannot be upgraded: {reason}. Start again when that has ended.",
@@ -156,6 +160,9 @@ def _set_aside(store: Store, info: Info) -> Path:
             url=store.url,
         )
     copy = copy_of(path, info.number or 0)
+    for leftover in copy.parent.glob(f".{glob.escape(copy.name)}.*.part-*"):
+        # SQLite's own files, of a copy whose maker was killed.
+        leftover.unlink(missing_ok=True)
     with whole_file(copy) as new:
         # Before anything is in it.
         os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -167,9 +174,15 @@ def _set_aside(store: Store, info: Info) -> Path:
 
 
 def outlook_of(url: str) -> str:
-    """Return what an upgrade would do to the journal at a URL, as sentences. Raise InputError if there is none."""
+    """Return what an upgrade would do to the journal at a URL, as sentences.
+
+    Raise InputError if there is none, NewerSchemaError if it is a newer version's, and JournalMovedError.
+    """
     with closing(Place(url)) as place:
-        return _outlook(place, _info(place))
+        info = _info(place)
+        with place.read() as connection:
+            place.usable(connection)
+        return _outlook(place, info)
 
 
 def undo(url: str, *, lose: bool = False) -> Path:
@@ -232,10 +245,11 @@ def _restored(place: Place, info: Info) -> Info:
 def _copy_before(place: Place, info: Info) -> Path:
     """Return the newest copy that was made of a journal before an upgrade. Raise InputError if there is none."""
     path = _file_of(place)
-    for number in range((info.number or 0) - 1, -1, -1):
-        copy = copy_of(path, number)
-        if copy.exists() and _info_of(copy).id == info.id:
-            return copy
+    copies = [copy for number in range(info.number or 0) if (copy := copy_of(path, number)).exists()]
+    own = [copy for copy in copies if _info_of(copy).id == info.id]
+    if own:
+        # One of a higher number may be left of an upgrade that was undone.
+        return max(own, key=lambda copy: copy.stat().st_mtime_ns)
     raise InputError(f"There is no copy of {place.url} from before an upgrade beside it, so none can be undone.")
 
 

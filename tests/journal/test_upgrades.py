@@ -237,6 +237,8 @@ def test_a_kill_at_any_step_leaves_all_or_nothing_changed(old_journal, dying_at,
         assert (tables(url), rows(url)) in states
         assert kind == "postgresql" or places_in_use(url) == [file_of(url).name]
     assert kills > 10 and (tables(url), rows(url)) == states[1]
+    if kind == "sqlite":
+        assert [each.name for each in file_of(url).parent.iterdir() if ".part" in each.name] == []
 
 
 @on_both
@@ -422,6 +424,21 @@ def test_a_kill_while_an_upgrade_is_undone_leaves_one_journal(upgraded, dying_at
         kills += 1
         assert len(places_in_use(url)) <= 1
     assert kills > 15 and dumped(url) == before and places_in_use(url) == [file_of(url).name]
+
+
+def test_of_several_copies_the_last_one_counts(upgraded, open_there, child):
+    """One with a higher number may be left of an upgrade that was undone."""
+    url, before = upgraded
+
+    def undone():
+        newer_code.become(adds_only=True)
+        yield upgrading.undo(url)
+
+    assert open_there(url, newer=True) == "opened"
+    assert child(undone).said() == beside(url, 1)
+    assert upgrading.undo(url) == beside(url, 0)
+    assert open_there(url, newer=True) == "opened"
+    assert child(undone).said() == beside(url, 0) and dumped(url) == before
 
 
 def test_there_is_no_way_back_on_a_server(old_journal):
