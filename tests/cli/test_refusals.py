@@ -168,7 +168,7 @@ def test_a_journal_without_runs(ivcap_flows, journal, words):
 
 def test_a_journal_that_cannot_be_read_is_named(ivcap_flows, journal_file, journal):
     with contextlib.closing(sqlite3.connect(journal_file)) as connection, connection:
-        connection.execute("UPDATE journal_info SET version = '9999'")
+        connection.execute("UPDATE journal_info SET version = 'of nobody'")
     said = ivcap_flows("runs")
     assert (said.status, said.out) == (1, "") and str(journal_file) in said.err
 
